@@ -1,0 +1,151 @@
+"""Subnetwork discovery by continuous sparsification.
+
+The source network is frozen; one logit per weight is learned so that the network with
+``source * sigmoid(T * logits)`` solves the subtask with few weights::
+
+    loss = task loss + penalty * sum(sigmoid(T * logits))
+
+T rises from 1 to ``final_temperature``, which drives the soft mask to 0 or 1; the
+subnetwork is ``logits > 0``. Source: Savarese, Silva & Maire (2020); Zhang, Lepori &
+Pavlick (2023), section 3.1 and appendix B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sicore.masking import Params, hard_mask, initial_logits, soft_mask, temperature
+from sicore.training import Losses, Trained, train
+
+
+class _Masked(torch.autograd.Function):
+    """``source * sigmoid(T * logits)`` in ``dtype``; the gradient includes the penalty's.
+
+    One node instead of five: it keeps the soft mask alone, and adds the gradient of
+    ``penalty * sum(mask)`` where the gradient of the task passes by.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, source: Tensor, T: float, penalty: Tensor, dtype: torch.dtype) -> Tensor:
+        mask = logits.mul(T).sigmoid_()
+        ctx.save_for_backward(mask, source, penalty)
+        ctx.T = T
+        return (source * mask).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+        mask, source, penalty = ctx.saved_tensors
+        shape = (-1, *[1] * (source.dim() - 1))
+        grad = torch.addcmul((penalty * ctx.T).view(shape), grad.float(), source, value=ctx.T)
+        return torch.ops.aten.sigmoid_backward(grad, mask), None, None, None, None
+
+
+def discover(
+    losses: Losses,
+    source: Params,
+    names: Iterable[str],
+    batches: Callable[[int, Tensor], Any],
+    *,
+    steps: int,
+    lr: float = 1e-3,
+    penalty: float | Sequence[float] = 1e-7,
+    initial_logit: float = -0.1,
+    final_temperature: float = 100.0,
+    stages: int = 50,
+    skip_temperature: bool = False,
+    weight_decay: float = 0.0,
+    clip: float | None = None,
+    accuracy: Callable[[Params, Tensor], Tensor] | None = None,
+    every: int = 100,
+    dtype: torch.dtype = torch.float32,
+    checkpoint: str | Path | None = None,
+    progress: str | Callable[[int], None] | None = None,
+) -> tuple[Params, Trained]:
+    """Search one subnetwork in each of K frozen networks.
+
+    Parameters
+    ----------
+    losses
+        Task losses ``(params, context, batch, step) -> [K]``, for example of
+        :func:`sicore.training.vmapped`. Give it the model in evaluation mode (no
+        dropout, BatchNorm on its running statistics).
+    source
+        Stacked parameters of the frozen networks, [K, ...] (see :func:`sicore.models.stack`).
+    names
+        Parameters to mask (see :func:`sicore.masking.maskable`).
+    penalty
+        lambda, for all or for each of the K searches.
+    initial_logit, final_temperature, stages
+        The paper's -0.1, 100 and 50 epochs.
+    skip_temperature
+        The released code's temperatures (see :func:`sicore.masking.temperature`).
+    weight_decay
+        On the logits; the released code leaves AdamW's default of 0.01 on.
+    accuracy
+        ``(effective parameters, active) -> [K]``: accuracy on the subtask, for the history.
+    dtype
+        Type of the masked weights handed to ``losses``; logits are float32.
+
+    Returns
+    -------
+    masks
+        Parameter name -> boolean [K, ...].
+    trained
+        The history has ``loss`` (with the penalty), ``density`` (of the hard mask),
+        ``soft_mean``, ``temperature`` and, with ``accuracy``, ``accuracy`` of the hard
+        mask and ``soft_accuracy``.
+
+    Raises
+    ------
+    ValueError
+        Before the search, for a setting out of range or a name the source does not have.
+    """
+    names = tuple(names)
+    missing = [name for name in names if name not in source]
+    if missing or not names:
+        raise ValueError(f"names: the source has no parameter {', '.join(missing) or '(none was named)'}; it has {', '.join(source)}")
+    K = len(next(iter(source.values())))
+    lam = torch.as_tensor(penalty, dtype=torch.float32).expand(K).contiguous()
+    if not bool(((lam >= 0) & lam.isfinite()).all()):
+        raise ValueError(f"penalty = {penalty!r}: expected finite numbers of 0 or more")
+    temperature(0, steps, stages=stages, final=final_temperature)  # checks both before any work
+
+    def at(step: int) -> float:
+        return temperature(step, steps, stages=stages, final=final_temperature, skip=skip_temperature)
+
+    def effective(logits: Params, context: Params, T: float) -> Params:
+        rest = {name: tensor for name, tensor in context.items() if name not in logits and name != "penalty"}
+        masked = {name: _Masked.apply(logits[name], context[name], T, context["penalty"], dtype) for name in logits}
+        return rest | masked
+
+    def objective(logits: Params, context: Params, batch: Any, step: int) -> Tensor:
+        return losses(effective(logits, context, at(step)), context, batch, step)
+
+    def measure(logits: Params, context: Params, step: int, active: Tensor) -> dict[str, Tensor]:
+        T = at(step - 1)
+        hard = {name: hard_mask(tensor) for name, tensor in logits.items()}
+        total = sum(tensor[0].numel() for tensor in logits.values())
+        soft = {name: soft_mask(tensor, T) for name, tensor in logits.items()}
+        values = {
+            "density": sum(mask.flatten(1).sum(1) for mask in hard.values()) / total,
+            "soft_mean": sum(mask.flatten(1).sum(1) for mask in soft.values()) / total,
+            "temperature": torch.full((len(active),), T),
+        }
+        if accuracy is not None:
+            rest = {name: tensor for name, tensor in context.items() if name not in logits and name != "penalty"}
+            for label, masks in (("accuracy", hard), ("soft_accuracy", soft)):
+                values[label] = accuracy(rest | {name: context[name] * masks[name] for name in masks}, active)
+        return values
+
+    logits = initial_logits(source, names, initial_logit)
+    trained = train(
+        objective, logits, batches, context={**source, "penalty": lam.to(next(iter(source.values())).device)},
+        steps=steps, lr=lr, weight_decay=weight_decay, clip=clip, evaluate=measure, every=every,
+        checkpoint=checkpoint, progress=progress,
+    )  # fmt: skip
+    return {name: hard_mask(tensor) for name, tensor in trained.params.items()}, trained

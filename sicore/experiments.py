@@ -1,0 +1,585 @@
+"""The three stages of the arithmetic experiment, each kept in the store.
+
+``base_models`` -> ``subnetworks`` -> ``transfers``. Every object is determined by its
+*spec*, a dictionary of settings in which the spec of what it was made from is nested;
+the spec's hash is its key. What is there is read; what is missing is trained in stacks
+by several processes. Neither the stack nor the number of processes changes a bit of a
+result on a CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from sicore import arithmetic as ar
+from sicore.discovery import discover
+from sicore.files import canonical_json
+from sicore.masking import Params, maskable, parameter_groups
+from sicore.measure import accuracy, agreement
+from sicore.models import Dropout, gpt2, stack, unstack
+from sicore.seeding import derive, generator
+from sicore.store import Store
+from sicore.subnetwork import Subnetwork
+from sicore.training import check_device, train
+from sicore.transfer import Start, complement, sampled, start, transfer
+
+Spec = dict[str, Any]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+CONDITIONS = (
+    "subnetwork",
+    "full_model",
+    "sampled_as_described",
+    "sampled_as_released",
+    "complement_as_described",
+    "complement_as_released",
+    "inherited_only",
+    "random_initialisation",
+)
+"""What a transfer can start from.
+
+``subnetwork``: the discovered one, frozen. ``full_model``: all weights of the base,
+trained on. ``sampled_*`` and ``complement_*``: the random controls, frozen, as the paper
+describes them and as its released code computes them. ``inherited_only``: what every
+condition above inherits beside masked weights, and no masked weight.
+``random_initialisation``: nothing of the base.
+"""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how to compute; nothing here changes a result on a CPU.
+
+    Parameters
+    ----------
+    store
+        Where objects are kept.
+    device
+        ``cpu``, ``cuda`` or ``cuda:N``.
+    workers
+        Processes of one thread each; 0 for one per available core. Ignored on a GPU.
+    stack
+        Most models trained together in one process.
+    """
+
+    store: Store
+    device: str = "cpu"
+    workers: int = 0
+    stack: int = 8
+
+    @classmethod
+    def open(cls, *, store: str = "", device: str = "cpu", workers: int = 0, stack: int = 8) -> Machine:
+        """Check every setting before anything is computed."""
+        check_device(device)
+        if workers < 0:
+            raise ValueError(f"workers = {workers}: expected 0 (one per core) or more")
+        if stack < 1:
+            raise ValueError(f"stack = {stack}: expected 1 or more")
+        return cls(Store.open(store or None), device, workers, stack)
+
+    @property
+    def processes(self) -> int:
+        """Number of processes that will be used."""
+        return self.workers or len(os.sched_getaffinity(0)) if self.device == "cpu" else 1
+
+
+@dataclass(frozen=True)
+class Base:
+    """A trained base model: ``spec``, ``params``, ``meta`` (accuracies, steps) and ``history``."""
+
+    spec: Spec
+    params: Params
+    meta: dict[str, Any]
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """``step``, ``loss``, ``accuracy`` (on validation pairs)."""
+        return pd.DataFrame(self.meta["history"])
+
+
+@dataclass(frozen=True)
+class Found:
+    """A discovered subnetwork with its ``spec``, ``meta`` and ``history``."""
+
+    spec: Spec
+    subnetwork: Subnetwork
+    meta: dict[str, Any]
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """``step``, ``loss``, ``density``, ``soft_mean``, ``temperature``, ``accuracy``, ``soft_accuracy``."""
+        return pd.DataFrame(self.meta["history"])
+
+
+def base_models(
+    machine: Machine, seeds: Iterable[int], *, computation: str = "a + ab", p: int = 7, numbers: int = 1000,
+    n_layer: int = 2, n_embd: int = 128, n_head: int = 4, train_pairs: int = 200_000, validation_pairs: int = 1000,
+    test_pairs: int = 1000, steps: int = 200_000, batch: int = 50, lr: float = 5e-4, weight_decay: float = 0.0,
+    dropout: float = 0.1, clip: float | None = 1.0, all_positions: bool = True, every: int = 1000,
+    target: float | None = 0.999, dtype: str = "float32",
+) -> list[Base]:  # fmt: skip
+    """Train GPT-2 from scratch on ``computation``, one model per seed (paper, section 4).
+
+    The defaults are the paper's settings, but for stopping: training ends when the accuracy
+    on validation pairs reaches ``target``, in place of ten epochs without a lower loss.
+    ``train_pairs``, ``validation_pairs`` and ``test_pairs`` are disjoint.
+    """
+    ar.Computation.parse(computation)
+    ar.vocabulary(numbers, p)
+    _check_dtype(dtype)
+    _check_counts(steps=steps, batch=batch, every=every, train_pairs=train_pairs, validation_pairs=validation_pairs)
+    settings = {
+        "computation": computation, "p": p, "numbers": numbers, "n_layer": n_layer, "n_embd": n_embd, "n_head": n_head,
+        "train_pairs": train_pairs, "validation_pairs": validation_pairs, "test_pairs": test_pairs, "steps": steps,
+        "batch": batch, "lr": lr, "weight_decay": weight_decay, "dropout": dropout, "clip": clip,
+        "all_positions": all_positions, "every": every, "target": target, "dtype": dtype,
+        "device": machine.device.split(":")[0],
+    }  # fmt: skip
+    specs = [{**settings, "seed": seed} for seed in seeds]
+    for spec in specs[:1]:
+        _base_pairs(spec)  # too many pairs: said now, not in a worker
+        _build(spec, seed=0)
+    found = _make("base", specs, machine, _train_bases)
+    return [Base(spec, tensors, meta) for spec, (tensors, meta) in zip(specs, found, strict=True)]
+
+
+def subnetworks(
+    machine: Machine, bases: Sequence[Base], *, computation: str = "ab", pairs: int = 50_000,
+    validation_pairs: int = 1000, test_pairs: int = 1000, steps: int = 5000, batch: int = 500, lr: float = 1e-3,
+    penalty: float = 1e-7, stages: int = 50, final_temperature: float = 100.0, initial_logit: float = -0.1,
+    skip_temperature: bool = False, weight_decay: float = 0.0, every: int = 100, dtype: str = "float32",
+) -> list[Found]:  # fmt: skip
+    """Find the subnetwork for ``computation`` in every base model (paper, section 3.1).
+
+    Masked are the attention and MLP projections. The defaults are the paper's settings.
+    ``meta`` has, on test pairs: ``accuracy`` of the subnetwork on the subtask,
+    ``accuracy_base_task`` of the subnetwork on what the base was trained for, and
+    ``accuracy_ablated``, of the base without the subnetwork, on the subtask.
+    """
+    ar.Computation.parse(computation)
+    _check_dtype(dtype)
+    _check_counts(steps=steps, batch=batch, every=every, pairs=pairs, validation_pairs=validation_pairs)
+    settings = {
+        "computation": computation, "pairs": pairs, "validation_pairs": validation_pairs, "test_pairs": test_pairs,
+        "steps": steps, "batch": batch, "lr": lr, "penalty": penalty, "stages": stages,
+        "final_temperature": final_temperature, "initial_logit": initial_logit, "skip_temperature": skip_temperature,
+        "weight_decay": weight_decay, "every": every, "dtype": dtype,
+    }  # fmt: skip
+    specs = [{**settings, "base": base.spec} for base in bases]
+    for spec in specs[:1]:
+        _subtask_pairs(spec)
+    found = _make("subnetwork", specs, machine, _find_subnetworks)
+    result = []
+    for spec, base, (tensors, meta) in zip(specs, bases, found, strict=True):
+        masks = {name: mask.bool() for name, mask in tensors.items()}
+        about = {key: value for key, value in meta.items() if key not in ("history", "spec")}
+        result.append(Found(spec, Subnetwork(masks, base.params, {**about, "spec": spec}), meta))
+    return result
+
+
+def transfers(
+    machine: Machine, found: Sequence[Found], *, computation: str = "a^2 + ab",
+    conditions: Sequence[str] = CONDITIONS, n_disambiguation: Sequence[int] = (0, 100, 1000), ambiguous: int = 1000,
+    validation_pairs: int = 1000, test_pairs: int = 1000, steps: int = 10_000, batch: int = 50, lr: float = 2e-4,
+    weight_decay: float = 0.01, dropout: float = 0.1, clip: float | None = 1.0, every: int = 100,
+    inherit: Sequence[str] = ("embeddings", "norms", "biases"), freeze: bool = True,
+    candidates: Sequence[str] = ("a^2 + ab", "2a^2", "2b^2"), dtype: str = "float32",
+) -> pd.DataFrame:  # fmt: skip
+    """Train on ``computation`` from every start and with every number of disambiguation samples.
+
+    The training set is ``ambiguous`` pairs with a = b and the first n of a fixed random
+    sequence of pairs with a != b. All runs of a seed share fresh weights, ambiguous samples
+    and evaluation pairs. The evaluation with the best accuracy on validation pairs is kept
+    and tested on test pairs; both are disjoint from the training pairs and hold a != b.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a run: ``condition``, ``behaviour``, ``n_layer``, ``n_disambiguation``,
+        ``seed``, ``test_accuracy``, ``validation_accuracy``, ``best_step``, ``frozen``
+        (weights held), ``inherited`` (entries copied beside them), ``density`` (of the
+        discovered subnetwork), and ``agrees CANDIDATE`` for every candidate (see
+        :func:`sicore.measure.agreement`).
+    """
+    for text in (computation, *candidates):
+        ar.Computation.parse(text)
+    _check_dtype(dtype)
+    _check_counts(steps=steps, batch=batch, every=every, validation_pairs=validation_pairs, test_pairs=test_pairs)
+    for condition in conditions:
+        if condition not in CONDITIONS:
+            raise ValueError(f"conditions: {condition!r} does not exist; expected some of {', '.join(CONDITIONS)}")
+    settings = {
+        "computation": computation, "ambiguous": ambiguous, "validation_pairs": validation_pairs,
+        "test_pairs": test_pairs, "steps": steps, "batch": batch, "lr": lr, "weight_decay": weight_decay,
+        "dropout": dropout, "clip": clip, "every": every, "inherit": list(inherit), "freeze": freeze, "dtype": dtype,
+    }  # fmt: skip
+    specs = [
+        {**settings, "condition": condition, "n_disambiguation": n, "source": one.spec}
+        for condition in conditions for one in found for n in n_disambiguation
+    ]  # fmt: skip
+    for one in found[:1]:
+        _transfer_pairs({**settings, "n_disambiguation": max(n_disambiguation), "source": one.spec})
+        _inherited_names(one.spec["base"], inherit)
+    results = _make("transfer", specs, machine, _train_transfers)
+    rows = []
+    for spec, (tensors, meta) in zip(specs, results, strict=True):
+        base = spec["source"]["base"]
+        condition, _, behaviour = spec["condition"].partition("_as_")
+        shares = agreement(tensors["predicted"].long(), tensors["pairs"].long(), candidates, base["p"])
+        rows.append({
+            "condition": condition, "behaviour": f"as_{behaviour}" if behaviour else "", "n_layer": base["n_layer"],
+            "n_disambiguation": spec["n_disambiguation"], "seed": base["seed"], "test_accuracy": meta["test_accuracy"],
+            "validation_accuracy": meta["validation_accuracy"], "best_step": meta["best_step"],
+            "frozen": meta["frozen"], "inherited": meta["inherited"], "density": meta["density"],
+            **{f"agrees {name}": share for name, share in shares.items()},
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------------------------------
+# Making what the store lacks
+
+
+def _make(
+    kind: str, specs: Sequence[Spec], machine: Machine, job: Callable[[list[Spec], Machine, Any], None]
+) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:
+    """Read every object of ``specs``; make the missing ones in chunks, in several processes."""
+    while missing := [spec for spec in specs if machine.store.get(kind, spec) is None]:
+        chunks = _chunks(missing, machine)
+        total = sum(spec["steps"] for spec in missing)
+        with tqdm(total=total, desc=f"{kind}: {len(missing)} to train", unit="step", unit_scale=True, mininterval=1) as bar:
+            if machine.processes == 1 or len(chunks) == 1:
+                for chunk in chunks:
+                    _run(kind, chunk, machine, job, bar.update)
+            else:
+                _run_in_processes(kind, chunks, machine, job, bar)
+            bar.update(total - bar.n)  # models that stopped early took fewer steps
+    return [machine.store.get(kind, spec) for spec in specs]  # type: ignore[misc]
+
+
+def _chunks(specs: Sequence[Spec], machine: Machine) -> list[list[Spec]]:
+    """Stacks of specs that can train together, small enough to keep every process busy."""
+    groups: dict[str, list[Spec]] = {}
+    for spec in specs:
+        groups.setdefault(canonical_json(_shared(spec)), []).append(spec)
+    chunks = []
+    for group in groups.values():
+        parts = max(-(-len(group) // machine.stack), min(machine.processes, len(group)) if len(groups) == 1 else 1)
+        size = -(-len(group) // parts)
+        chunks += [group[i : i + size] for i in range(0, len(group), size)]
+    return chunks
+
+
+def _shared(spec: Spec) -> Spec:
+    """The part of a spec that all members of a stack have in common."""
+    own = {"seed", "n_disambiguation", "penalty"}
+    return {
+        key: _shared(value) if isinstance(value, dict) else value
+        for key, value in spec.items() if key not in own
+    }  # fmt: skip
+
+
+def _run(kind: str, chunk: list[Spec], machine: Machine, job: Callable[..., None], progress: Any) -> None:
+    """Make one chunk; a second process that wants the same chunk waits, then finds it made."""
+    with machine.store.lock(kind, {"chunk": chunk}), _one_thread(machine.device):
+        missing = [spec for spec in chunk if machine.store.get(kind, spec) is None]
+        if missing:
+            job(missing, machine, progress)
+
+
+@contextlib.contextmanager
+def _one_thread(device: str) -> Iterator[None]:
+    # One thread a process: faster for stacks of small products than two threads on one,
+    # and the bits do not depend on how many cores the machine has.
+    threads = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+_steps_done: Any = None  # shared counter of a worker process
+
+
+def _start_worker(counter: Any) -> None:
+    global _steps_done
+    _steps_done = counter
+    torch.set_num_threads(1)
+
+
+def _count(steps: int) -> None:
+    with _steps_done.get_lock():
+        _steps_done.value += steps
+
+
+def _run_in_worker(kind: str, chunk: list[Spec], machine: Machine, job: Callable[..., None]) -> None:
+    _run(kind, chunk, machine, job, _count)
+
+
+def _run_in_processes(kind: str, chunks: list[list[Spec]], machine: Machine, job: Callable[..., None], bar: Any) -> None:
+    context = multiprocessing.get_context("spawn")  # fork is unsafe once torch has threads
+    counter = context.Value("q", 0)
+    workers = min(machine.processes, len(chunks))
+    with ProcessPoolExecutor(workers, context, _start_worker, (counter,)) as pool:
+        waiting = {pool.submit(_run_in_worker, kind, chunk, machine, job) for chunk in chunks}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                bar.update(counter.value - bar.n)
+                for future in done:
+                    future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _checkpoint(kind: str, chunk: list[Spec], machine: Machine) -> str:
+    name = hashlib.sha256(canonical_json({"kind": kind, "chunk": chunk}).encode()).hexdigest()[:32]
+    return str(machine.store.root / kind / f"{name}.checkpoint")
+
+
+# ---------------------------------------------------------------------------------------
+# The three jobs; each trains one stack and puts its models into the store
+
+
+def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
+    began, one = time.monotonic(), specs[0]
+    device = check_device(machine.device)
+    computation = ar.Computation.parse(one["computation"])
+    seeds = [spec["seed"] for spec in specs]
+    split = [_base_pairs(spec) for spec in specs]
+    data = ar.samples(
+        [pairs[0] for pairs in split], computation, p=one["p"], numbers=one["numbers"], batch=one["batch"],
+        steps=one["steps"], generators=[generator(seed, "base", "order") for seed in seeds], device=device,
+    )  # fmt: skip
+    dropout = Dropout(one["dropout"], [derive(seed, "base") for seed in seeds], device)
+    params = _to(stack([_build(spec, seed=derive(spec["seed"], "base")) for spec in specs]), device)
+    validation = torch.stack([pairs[1] for pairs in split]).to(device)
+    check = _Accuracy(validation, computation, one)
+
+    trained = train(
+        ar.losses(n_head=one["n_head"], all_positions=one["all_positions"], dropout=dropout, dtype=DTYPES[one["dtype"]]),
+        params, data, context={"index": torch.arange(len(specs), device=device)}, steps=one["steps"], lr=one["lr"],
+        weight_decay=one["weight_decay"], linear_decay=True, clip=one["clip"], every=one["every"],
+        evaluate=lambda params, context, step, active: {"accuracy": check(params, active)},
+        metric="accuracy", target=one["target"], progress=progress, checkpoint=_checkpoint("base", specs, machine),
+    )  # fmt: skip
+    test = torch.stack([pairs[2] for pairs in split]).to(device)
+    scores = _Accuracy(test, computation, one)(trained.params, torch.arange(len(specs)))
+    seconds = (time.monotonic() - began) / len(specs)
+    for k, spec in enumerate(specs):
+        meta = {"test_accuracy": float(scores[k]), "steps_taken": trained.steps[k], "seconds": seconds}
+        machine.store.put("base", spec, _to(unstack(trained.params, k), "cpu"), {**meta, "history": _history(trained.history, k)})
+
+
+def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> None:
+    began, one = time.monotonic(), specs[0]
+    device = check_device(machine.device)
+    base = one["base"]
+    subtask, base_task = ar.Computation.parse(one["computation"]), ar.Computation.parse(base["computation"])
+    source = _to(stack([_base_params(spec["base"], machine) for spec in specs]), device)
+    split = [_subtask_pairs(spec) for spec in specs]
+    data = ar.samples(
+        [pairs[0] for pairs in split], subtask, p=base["p"], numbers=base["numbers"], batch=one["batch"],
+        steps=one["steps"], generators=[generator(spec["base"]["seed"], "discovery", "order") for spec in specs],
+        device=device,
+    )  # fmt: skip
+    validation, test = (torch.stack([pairs[i] for pairs in split]).to(device) for i in (1, 2))
+    masks, trained = discover(
+        ar.losses(n_head=base["n_head"], dtype=DTYPES[one["dtype"]]), source, _masked_names(base), data,
+        steps=one["steps"], lr=one["lr"], penalty=[spec["penalty"] for spec in specs],
+        initial_logit=one["initial_logit"], final_temperature=one["final_temperature"], stages=one["stages"],
+        skip_temperature=one["skip_temperature"], weight_decay=one["weight_decay"],
+        accuracy=_Accuracy(validation, subtask, base), every=one["every"], dtype=DTYPES[one["dtype"]],
+        progress=progress, checkpoint=_checkpoint("subnetwork", specs, machine),
+    )  # fmt: skip
+    every = torch.arange(len(specs))
+    inside = source | {name: source[name] * mask for name, mask in masks.items()}
+    outside = source | {name: source[name] * ~mask for name, mask in masks.items()}
+    scores = {
+        "accuracy": _Accuracy(test, subtask, base)(inside, every),
+        "accuracy_base_task": _Accuracy(test, base_task, base)(inside, every),
+        "accuracy_ablated": _Accuracy(test, subtask, base)(outside, every),
+        "accuracy_full_model": _Accuracy(test, subtask, base)(source, every),
+        "accuracy_full_model_base_task": _Accuracy(test, base_task, base)(source, every),
+    }
+    seconds = (time.monotonic() - began) / len(specs)
+    for k, spec in enumerate(specs):
+        own = {name: mask[k].cpu() for name, mask in masks.items()}
+        density = sum(int(mask.sum()) for mask in own.values()) / sum(mask.numel() for mask in own.values())
+        meta = {name: float(score[k]) for name, score in scores.items()} | {"density": density, "seconds": seconds}
+        machine.store.put("subnetwork", spec, own, {**meta, "history": _history(trained.history, k)})
+
+
+def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None:
+    began, one = time.monotonic(), specs[0]
+    device = check_device(machine.device)
+    base = one["source"]["base"]
+    computation = ar.Computation.parse(one["computation"])
+    split = [_transfer_pairs(spec) for spec in specs]
+    seeds = [derive(spec["source"]["base"]["seed"], "transfer") for spec in specs]
+    data = ar.samples(
+        [pairs[0] for pairs in split], computation, p=base["p"], numbers=base["numbers"], batch=one["batch"],
+        steps=one["steps"], device=device,
+        generators=[generator(seed, "order", spec["n_disambiguation"]) for seed, spec in zip(seeds, specs, strict=True)],
+    )  # fmt: skip
+    dropout = Dropout(one["dropout"], seeds, device)
+    starts, densities = zip(*(_start(spec, machine) for spec in specs), strict=True)
+    moved = [Start(_to(s.params, device), _to(s.frozen, device), s.inherited) for s in starts]
+    validation, test = (torch.stack([pairs[i] for pairs in split]).to(device) for i in (1, 2))
+    trained = transfer(
+        ar.losses(n_head=base["n_head"], dropout=dropout, dtype=DTYPES[one["dtype"]]), moved, data,
+        accuracy=_Accuracy(validation, computation, base), keep_best=True, steps=one["steps"], lr=one["lr"],
+        weight_decay=one["weight_decay"], clip=one["clip"], every=one["every"], progress=progress,
+        checkpoint=_checkpoint("transfer", specs, machine),
+    )  # fmt: skip
+    predicted = ar.predict(trained.params, test, n_head=base["n_head"], numbers=base["numbers"])
+    right = accuracy(predicted, computation(test[..., 0], test[..., 1], base["p"]))
+    seconds = (time.monotonic() - began) / len(specs)
+    for k, spec in enumerate(specs):
+        history = _history(trained.history, k)
+        best = max(history, key=lambda row: row["accuracy"])  # the first of equals, as in training
+        meta = {
+            "test_accuracy": float(right[k]), "validation_accuracy": best["accuracy"], "best_step": best["step"],
+            "frozen": sum(int(mask.sum()) for mask in starts[k].frozen.values()), "inherited": starts[k].inherited,
+            "density": densities[k], "seconds": seconds, "history": history,
+        }  # fmt: skip
+        kept = {"predicted": predicted[k].to(torch.int16).cpu(), "pairs": test[k].to(torch.int16).cpu()}
+        machine.store.put("transfer", spec, kept, meta)
+
+
+# ---------------------------------------------------------------------------------------
+# Pieces: what a spec says, as data
+
+
+class _Accuracy:
+    """``(stacked parameters, active) -> [k]`` on fixed pairs [K, N, 2]."""
+
+    def __init__(self, pairs: Tensor, computation: ar.Computation, base: Spec) -> None:
+        self.pairs, self.base = pairs, base
+        self.answers = computation(pairs[..., 0], pairs[..., 1], base["p"])
+
+    def __call__(self, params: Params, active: Tensor) -> Tensor:
+        predicted = ar.predict(params, self.pairs[active], n_head=self.base["n_head"], numbers=self.base["numbers"])
+        return accuracy(predicted, self.answers[active])
+
+
+def _build(base: Spec, seed: int) -> nn.Module:
+    return gpt2(
+        vocab=ar.vocabulary(base["numbers"], base["p"]), n_layer=base["n_layer"], n_embd=base["n_embd"],
+        n_head=base["n_head"], seed=seed,
+    )  # fmt: skip
+
+
+def _masked_names(base: Spec) -> tuple[str, ...]:
+    return maskable(_build(base, seed=0), include="transformer.h.*")
+
+
+def _inherited_names(base: Spec, groups: Sequence[str]) -> list[str]:
+    known = parameter_groups(_build(base, seed=0))
+    for group in groups:
+        if group not in known:
+            raise ValueError(f"inherit: {group!r} does not exist; expected some of {', '.join(known)}")
+    return [name for group in groups for name in known[group]]
+
+
+def _base_params(spec: Spec, machine: Machine) -> Params:
+    found = machine.store.get("base", spec)
+    if found is None:
+        raise FileNotFoundError(f"the base model of seed {spec['seed']} has gone from the store {machine.store.root}")
+    return found[0]
+
+
+def _base_pairs(spec: Spec) -> list[Tensor]:
+    sizes = [spec["train_pairs"], spec["validation_pairs"], spec["test_pairs"]]
+    return ar.split_pairs(spec["numbers"], sizes, generator(spec["seed"], "base", "pairs"))
+
+
+def _subtask_pairs(spec: Spec) -> list[Tensor]:
+    sizes = [spec["pairs"], spec["validation_pairs"], spec["test_pairs"]]
+    return ar.split_pairs(spec["base"]["numbers"], sizes, generator(spec["base"]["seed"], "discovery", "pairs"))
+
+
+def _transfer_pairs(spec: Spec) -> tuple[Tensor, Tensor, Tensor]:
+    """Training, validation and test pairs; the first n disambiguation samples of one sequence."""
+    base = spec["source"]["base"]
+    rng = generator(base["seed"], "transfer", "pairs")
+    n, numbers = spec["n_disambiguation"], base["numbers"]
+    if n < 0:
+        raise ValueError(f"n_disambiguation = {n}: the number of samples is 0 or more")
+    ambiguous = ar.ambiguous_pairs(numbers, spec["ambiguous"], rng)
+    held = spec["validation_pairs"] + spec["test_pairs"]
+    rest = numbers * (numbers - 1) - held
+    if n > rest:
+        raise ValueError(
+            f"n_disambiguation = {n}: only {max(rest, 0)} pairs with a != b are left among {numbers} numbers "
+            f"beside {held} for validation and test"
+        )
+    validation, test, pool = ar.unambiguous_pairs(
+        numbers, [spec["validation_pairs"], spec["test_pairs"], rest], rng
+    )
+    return torch.cat([ambiguous, pool[:n]]), validation, test
+
+
+def _start(spec: Spec, machine: Machine) -> tuple[Start, float]:
+    """Initial parameters of one transfer, and the density of the discovered subnetwork."""
+    source = spec["source"]
+    base, condition = source["base"], spec["condition"]
+    seed = base["seed"]
+    fresh = dict(_build(base, seed=derive(seed, "transfer")).named_parameters())
+    params = _base_params(base, machine)
+    found = machine.store.get("subnetwork", source)
+    if found is None:
+        raise FileNotFoundError(f"the subnetwork of seed {seed} has gone from the store {machine.store.root}")
+    discovered = Subnetwork({name: mask.bool() for name, mask in found[0].items()}, params)
+    density, inherit = discovered.density, _inherited_names(base, spec["inherit"])
+    if condition == "random_initialisation":
+        return start(fresh), density
+    if condition == "full_model":
+        return Start(params, {}, sum(tensor.numel() for tensor in params.values())), density
+    rng = generator(seed, "transfer", condition)
+    kind, _, behaviour = condition.partition("_as_")
+    if kind == "sampled":
+        chosen = sampled(discovered, rng, f"as_{behaviour}")
+    elif kind == "complement":
+        chosen = complement(discovered, rng, f"as_{behaviour}")
+    elif kind == "inherited_only":
+        chosen = discovered - discovered
+    else:
+        chosen = discovered
+    return start(fresh, chosen, inherit=inherit, freeze=spec["freeze"]), density
+
+
+def _history(rows: list[dict[str, float]], k: int) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name != "model"} for row in rows if row["model"] == k]
+
+
+def _to(tensors: Params, device: str | torch.device) -> Params:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype = {dtype!r}: expected one of {', '.join(DTYPES)}")
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} = {value!r}: expected an integer of 1 or more")

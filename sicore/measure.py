@@ -1,0 +1,114 @@
+"""Accuracies, their intervals, and which solution a model has taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from sicore.arithmetic import Computation, distinct
+
+
+def accuracy(predicted: Tensor, answers: Tensor) -> Tensor:
+    """Share of right predictions over the last axis, in [0, 1]: [..., N] -> [...]."""
+    return (predicted == answers).float().mean(-1)
+
+
+def agreement(
+    predicted: Tensor, pairs: Tensor, candidates: Sequence[str], p: int
+) -> dict[str, float]:
+    """Which of several computations do a model's answers follow?
+
+    Only the pairs count on which all candidates give different answers, so that an
+    answer can agree with at most one of them. Chance is about 1/p each.
+
+    Parameters
+    ----------
+    predicted
+        [N] predicted tokens.
+    pairs
+        [N, 2].
+
+    Returns
+    -------
+    dict
+        ``candidate -> share of the answers that agree with it``, and ``other``. The
+        shares sum to 1. Source: the released code's logs of a^2+ab against 2a^2 and 2b^2.
+    """
+    computations = [Computation.parse(text) for text in candidates]
+    usable = distinct(pairs, computations, p)
+    if not bool(usable.any()):
+        raise ValueError(f"candidates = {list(candidates)}: no pair tells them apart modulo {p}")
+    pairs, predicted = pairs[usable], predicted[usable]
+    shares = {
+        text: float(accuracy(predicted, f(pairs[:, 0], pairs[:, 1], p)))
+        for text, f in zip(candidates, computations, strict=True)
+    }
+    return shares | {"other": 1.0 - sum(shares.values())}
+
+
+def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (95 % by default).
+
+    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
+
+    >>> [round(x, 3) for x in wilson(8, 10)]
+    [0.49, 0.943]
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(f"successes = {successes}, trials = {trials}: expected 0 <= successes <= trials, trials >= 1")
+    from scipy.stats import binomtest  # slow to import, so only here
+
+    interval = binomtest(successes, trials).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half-width of its 95 % confidence interval over seeds (Student's t).
+
+    The half-width is nan for a single value: one seed says nothing about the spread.
+
+    >>> mean_interval([1.0, 2.0, 3.0])[0]
+    2.0
+    """
+    data = torch.tensor(list(values), dtype=torch.float64)
+    if not len(data):
+        raise ValueError("values is empty: there is nothing to average")
+    if len(data) == 1:
+        return float(data[0]), math.nan
+    from scipy.stats import t as student
+
+    t = float(student.ppf(0.975, len(data) - 1))
+    return float(data.mean()), t * float(data.std()) / math.sqrt(len(data))
+
+
+def summary(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Mean, half-width of the 95 % interval over seeds and number of seeds, per group."""
+    rows = []
+    for key, group in table.groupby(list(by), sort=False):
+        mean, half = mean_interval(group[value].tolist())
+        rows.append((*(key if isinstance(key, tuple) else (key,)), mean, half, len(group)))
+    return pd.DataFrame(rows, columns=[*by, "mean", "half_width", "seeds"])
+
+
+def samples_needed(counts: Sequence[int], accuracies: Sequence[float], level: float = 0.9) -> float:
+    """Number of samples at which a curve first reaches ``level``, or nan if it never does.
+
+    Between two measured counts the curve is taken as straight over log(1 + count).
+
+    >>> samples_needed([0, 10, 100], [0.1, 0.5, 0.9], level=0.9)
+    100.0
+    """
+    points = sorted(zip(counts, accuracies, strict=True))
+    for index, (count, value) in enumerate(points):
+        if value >= level:
+            if index == 0:
+                return float(count)
+            before, low = points[index - 1]
+            share = (level - low) / (value - low)
+            left, right = math.log1p(before), math.log1p(count)
+            return round(math.expm1(left + share * (right - left)), 9)
+    return math.nan

@@ -1,0 +1,190 @@
+"""GPT-2 from scratch, and K of them at once.
+
+:func:`gpt2` builds Hugging Face's model; it is the reference. :func:`stacked_gpt2`
+computes the same function for K sets of parameters with one batched matrix product
+per layer, under the same parameter names, and only at the positions that matter. The
+tests hold the two against each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sicore.masking import Params
+from sicore.seeding import derive, seeded
+
+
+def gpt2(
+    *, vocab: int, n_layer: int, n_embd: int = 128, n_head: int = 4, n_positions: int = 4,
+    dropout: float = 0.0, seed: int = 0,
+) -> nn.Module:  # fmt: skip
+    """A randomly initialised Hugging Face ``GPT2LMHeadModel`` (paper, appendix B).
+
+    ``seed`` fixes the initialisation. Raises ``ValueError`` naming the parameter when
+    the sizes do not fit together.
+    """
+    for name, value in {"vocab": vocab, "n_layer": n_layer, "n_embd": n_embd, "n_head": n_head}.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} = {value!r}: expected an integer of 1 or more")
+    if n_embd % n_head:
+        raise ValueError(f"n_embd = {n_embd} is not a multiple of n_head = {n_head}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout = {dropout!r}: expected 0 <= dropout < 1")
+    from transformers import GPT2Config, GPT2LMHeadModel  # slow to import, so only here
+
+    config = GPT2Config(
+        vocab_size=vocab, n_layer=n_layer, n_embd=n_embd, n_head=n_head, n_positions=n_positions,
+        resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
+        bos_token_id=None, eos_token_id=None, attn_implementation="eager", use_cache=False,
+    )  # fmt: skip
+    with seeded(seed, "initialisation"):
+        return GPT2LMHeadModel(config)
+
+
+def stack(models: Iterable[nn.Module | Params]) -> Params:
+    """Parameters of K models of one architecture, each tensor with a leading axis K.
+
+    Raises ``ValueError`` when names or shapes differ, with both shapes.
+    """
+    dicts = [dict(m.named_parameters()) if isinstance(m, nn.Module) else dict(m) for m in models]
+    if not dicts:
+        raise ValueError("models is empty: a stack needs at least one model")
+    first = dicts[0]
+    for index, params in enumerate(dicts):
+        if params.keys() != first.keys():
+            odd = ", ".join(sorted(params.keys() ^ first.keys()))
+            raise ValueError(f"model {index} and model 0 have different parameters: {odd}")
+        for name, tensor in params.items():
+            if tensor.shape != first[name].shape:
+                raise ValueError(
+                    f"{name!r} has shape {tuple(tensor.shape)} in model {index}, {tuple(first[name].shape)} in model 0"
+                )
+    return {name: torch.stack([params[name].detach() for params in dicts]) for name in first}
+
+
+def unstack(params: Params, index: int) -> Params:
+    """The parameters of one model of a stack, copied."""
+    return {name: tensor[index].clone() for name, tensor in params.items()}
+
+
+class Dropout:
+    """Dropout for a stack, with one stream of random bits per model.
+
+    A model's bits depend on its own seed and on the step, never on which other models
+    share its stack. Bits are drawn 64 at a time and cut into 16-bit pieces, four
+    decisions from one draw; the probability is exact to 2^-16.
+    """
+
+    def __init__(self, p: float, seeds: Sequence[int], device: str | torch.device = "cpu") -> None:
+        if not 0 <= p < 1:
+            raise ValueError(f"dropout = {p!r}: expected 0 <= dropout < 1")
+        self.p, self.seeds = p, list(seeds)
+        self.generators = [torch.Generator(device=device) for _ in self.seeds]
+        self.active = list(range(len(self.seeds)))
+
+    def start(self, step: int, active: Tensor) -> None:
+        """Begin a training step of the active models: restart their streams at this step."""
+        self.active = active.tolist()
+        if self.p:
+            for index in self.active:
+                self.generators[index].manual_seed(derive(self.seeds[index], "dropout", step))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Zero a share p of ``x`` [K, ...] and scale the rest by 1 / (1 - p)."""
+        if not self.p:
+            return x
+        count = x[0].numel()
+        bits = torch.empty(len(x), -(-count // 4), dtype=torch.int64, device=x.device)
+        for row, index in zip(bits, self.active, strict=True):
+            row.random_(-(2**63), None, generator=self.generators[index])
+        keep = bits.view(torch.int16)[:, :count].reshape(x.shape) >= round(self.p * 65536) - 32768
+        return x * keep.to(x.dtype).mul_(1 / (1 - self.p))
+
+
+def stacked_gpt2(
+    params: Params,
+    tokens: Tensor,
+    *,
+    n_head: int,
+    all_positions: bool = False,
+    dropout: Dropout | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Logits of K GPT-2 models, each on its own batch.
+
+    Parameters
+    ----------
+    params
+        Hugging Face's names (without ``lm_head.weight``, which is the embedding), each
+        tensor with a leading axis K.
+    tokens
+        [K, B, T] token numbers.
+    all_positions
+        Return logits at every position, [K, B, T, V]; otherwise only at the last,
+        [K, B, V], and the last layer's queries and MLP are computed only there.
+    dropout
+        Active dropout, or None for evaluation.
+    dtype
+        Type of the matrix products and of the activations between them. Softmax and
+        normalisation accumulate in float32 either way.
+    """
+    K, B, T = tokens.shape
+    drop: Callable[[Tensor], Tensor] = dropout if dropout is not None else lambda x: x
+    w = {name.removeprefix("transformer."): tensor for name, tensor in params.items()}
+    n_layer = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("h."))
+    V, D = w["wte.weight"].shape[1:]
+    dh = D // n_head
+
+    def linear(x: Tensor, name: str, columns: slice = slice(None)) -> Tensor:  # [K, N, in] -> [K, N, out]
+        weight, bias = w[f"{name}.weight"][..., columns], w[f"{name}.bias"][:, None, columns]
+        return torch.baddbmm(bias.to(dtype), x, weight.to(dtype))
+
+    def norm(x: Tensor, name: str) -> Tensor:  # [K, N, D] -> [K, N, D]
+        scale, shift = w[f"{name}.weight"][:, None].to(dtype), w[f"{name}.bias"][:, None].to(dtype)
+        return torch.addcmul(shift, F.layer_norm(x, (D,)), scale)
+
+    embedding = w["wte.weight"].to(dtype)  # [K, V, D]
+    offsets = torch.arange(K, device=tokens.device)[:, None, None] * V
+    x = F.embedding(tokens + offsets, embedding.reshape(K * V, D))  # [K, B, T, D]
+    x = drop(x + w["wpe.weight"][:, None, :T].to(dtype)).reshape(K, B * T, D)
+    for layer in range(n_layer):
+        last = layer == n_layer - 1 and not all_positions
+        h = norm(x, f"h.{layer}.ln_1")
+        if last:  # keys and values everywhere, the query only at the last position
+            S, x, top = 1, x.view(K, B, T, D)[:, :, -1], h.view(K, B, T, D)[:, :, -1]
+            q = linear(top, f"h.{layer}.attn.c_attn", slice(0, D)).view(K, B, 1, n_head, dh)
+            k, v = linear(h, f"h.{layer}.attn.c_attn", slice(D, 3 * D)).view(K, B, T, 2, n_head, dh).unbind(3)
+        else:
+            S = T
+            q, k, v = linear(h, f"h.{layer}.attn.c_attn").view(K, B, T, 3, n_head, dh).unbind(3)
+        mixed = attention(q, k, v, drop)
+        x = x + drop(linear(mixed.reshape(K, B * S, D), f"h.{layer}.attn.c_proj"))
+        h = linear(norm(x, f"h.{layer}.ln_2"), f"h.{layer}.mlp.c_fc")
+        h = F.gelu(h, approximate="tanh")
+        x = x + drop(linear(h, f"h.{layer}.mlp.c_proj"))
+    # Rows of 64 bytes: matrix kernels round differently where a model's block is not
+    # aligned, and then a result would depend on the model's place in the stack.
+    padded = F.pad(embedding, (0, 0, 0, -V % 32))
+    logits = torch.bmm(norm(x, "ln_f"), padded.transpose(1, 2))[..., :V]  # [K, B * S, V]
+    return logits.view(K, B, T, V) if all_positions else logits
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+    """Causal attention: q [K, B, S, H, d] at the last S of T positions, k and v [K, B, T, H, d].
+
+    Written with sums instead of batched products: with three positions the products
+    are too small for a matrix kernel.
+    """
+    S, T = q.shape[2], k.shape[2]
+    scores = (q.unsqueeze(3) * k.unsqueeze(2)).sum(-1).float() / math.sqrt(q.shape[-1])  # [K, B, S, T, H]
+    if S > 1:
+        future = torch.ones(S, T, dtype=torch.bool, device=q.device).triu(1 + T - S)
+        scores = scores.masked_fill(future[:, :, None], -math.inf)
+    weights = drop(scores.softmax(dim=3).to(q.dtype))
+    return (weights.unsqueeze(-1) * v.unsqueeze(2)).sum(3)  # [K, B, S, H, d]

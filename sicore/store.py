@@ -1,0 +1,117 @@
+"""Artefacts by content: what determines an object is hashed, and the hash names its file.
+
+A base model or a subnetwork takes minutes to make and is needed by several notebooks.
+Each is stored once under ``<root>/<kind>/<key>.safetensors``; a second run finds it, a
+killed run leaves nothing half-written, and two runs at once do not make it twice.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from torch import Tensor
+
+from sicore.files import canonical_json, load_tensors, save_tensors
+
+
+def project_root() -> Path:
+    """Where notebooks, results and the store live.
+
+    The folder in the environment variable ``SICORE_HOME``; else the first folder with a
+    ``_toc.yml`` from the working directory upwards, so that a notebook finds the same
+    place from the shell's folder and from its own; else the working directory.
+    """
+    if home := os.environ.get("SICORE_HOME"):
+        return Path(home)
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "_toc.yml").is_file()), here)
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """Hash of the package's code that decides numbers; comments and docstrings do not count."""
+    parts = []
+    for name in ("seeding", "masking", "subnetwork", "training", "models", "arithmetic", "discovery", "transfer", "experiments"):
+        tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                node.body = [  # type: ignore[attr-defined]
+                    item for item in body
+                    if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))
+                ]  # fmt: skip
+        parts.append(ast.dump(tree))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of artefacts.
+
+    Parameters
+    ----------
+    root
+        Default: ``.store`` in the project's folder.
+    """
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: str | Path | None = None) -> Store:
+        """The store at ``root``, checked to be writable before anything is computed."""
+        path = Path(root) if root else project_root() / ".store"
+        probe = path / f".probe-{os.getpid()}"
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe.write_text("")
+            probe.unlink()
+        except OSError as error:
+            raise OSError(
+                f"store = {str(path)!r} cannot be written to: {error.strerror}. Choose a writable folder with space"
+            ) from error
+        return cls(path)
+
+    def path(self, kind: str, spec: Mapping[str, Any]) -> Path:
+        """The file of the object that ``spec`` determines."""
+        text = canonical_json({"kind": kind, "code": code_fingerprint(), **spec})
+        return self.root / kind / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
+
+    def get(self, kind: str, spec: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The object, or None when it is not there.
+
+        A damaged file is set aside as ``*.damaged`` with a warning, and counts as absent.
+        """
+        path = self.path(kind, spec)
+        try:
+            tensors, meta = load_tensors(path)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(path, path.with_suffix(".damaged"))
+            warnings.warn(f"{error}; set aside as {path.stem}.damaged, it is computed again", stacklevel=2)
+            return None
+        return tensors, meta
+
+    def put(self, kind: str, spec: Mapping[str, Any], tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Write the object in one piece."""
+        save_tensors(self.path(kind, spec), tensors, {**meta, "spec": dict(spec)})
+
+    @contextlib.contextmanager
+    def lock(self, kind: str, spec: Mapping[str, Any]) -> Iterator[None]:
+        """Hold the right to make this object; a second process waits here and then finds it."""
+        path = self.path(kind, spec).with_suffix(".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(path)):
+            yield
+        path.unlink(missing_ok=True)

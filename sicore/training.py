@@ -1,0 +1,382 @@
+"""The training loop: K models at once.
+
+Parameters, optimiser state and data carry a leading axis over the K models of a stack;
+one model is a stack of one. Losses of different models never mix, so the gradient of
+their sum is each model's own gradient, and AdamW works entry by entry: a stack of K
+trains exactly the K models that single runs would train.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from tqdm.auto import tqdm
+
+from sicore.files import load_tensors, save_tensors
+from sicore.masking import Params
+
+Losses = Callable[[Params, Params, Any, int], Tensor]
+"""(parameters, context, batch, step) -> one loss per model, [K], differentiable."""
+
+Evaluate = Callable[[Params, Params, int, Tensor], Mapping[str, Tensor]]
+"""(parameters, context, step, active) -> metric name -> one value per active model, [k]."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What :func:`train` returns.
+
+    Attributes
+    ----------
+    params
+        Final parameters, [K, ...]; with ``keep_best`` those of the best evaluation.
+    steps
+        Steps taken by each model (fewer than asked for where a model stopped early).
+    history
+        Rows ``{"model": k, "step": s, "loss": x, metric: value, ...}``.
+    """
+
+    params: Params
+    steps: list[int]
+    history: list[dict[str, float]]
+
+
+def vmapped(model: nn.Module, loss: Callable[[Callable[..., Any], Any], Tensor]) -> Losses:
+    """Losses of K copies of any model, by ``torch.func``.
+
+    Parameters
+    ----------
+    model
+        Gives the computation; its mode (``train`` or ``eval``) is taken as it is, its own
+        parameter values are not used. Buffers are shared by the stack.
+    loss
+        ``loss(call, batch) -> scalar``, where ``call(*inputs)`` runs the model. Each
+        entry of the batch comes without its leading axis K.
+
+    Examples
+    --------
+    >>> net = nn.Linear(3, 2)
+    >>> losses = vmapped(net, lambda call, batch: nn.functional.mse_loss(call(batch[0]), batch[1]))
+    """
+    buffers = dict(model.named_buffers())
+    for name, module in model.named_modules():
+        if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+            raise ValueError(
+                f"{name!r} is a BatchNorm in training mode: it would change its running statistics inside a stack. "
+                "Call model.eval() first"
+            )
+
+    def one(params: Params, batch: Any) -> Tensor:
+        return loss(lambda *inputs: functional_call(model, {**params, **buffers}, inputs), batch)
+
+    stacked = torch.func.vmap(one, randomness="different")
+
+    def losses(params: Params, context: Params, batch: Any, step: int) -> Tensor:
+        return stacked(params, batch)
+
+    return losses
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """The device, if this machine has it; otherwise ``ValueError`` naming what there is."""
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(count))])
+        raise ValueError(f"device = {str(device)!r} is not available; this machine has {there}") from error
+    return found
+
+
+def clip_(params: list[Tensor], clip: float) -> None:
+    """Scale each model's gradient to a norm of at most ``clip``, in place.
+
+    The norm is taken over all of a model's parameters, as in
+    ``torch.nn.utils.clip_grad_norm_``, separately for every entry of the leading axis.
+    """
+    grads = [p.grad for p in params if p.grad is not None]
+    # Added up one tensor at a time: a reduction over a stacked tensor rounds differently
+    # for different K, and a model's bits must not depend on who shares its stack.
+    squares = sum(torch.linalg.vector_norm(grad.flatten(1), dim=1).square() for grad in grads)  # [K]
+    scale = (clip / (torch.as_tensor(squares).sqrt() + 1e-6)).clamp(max=1.0)
+    if scale.device.type == "cpu" and bool((scale == 1).all()):
+        return  # multiplying by one changes no bit; asking costs nothing on a CPU
+    for grad in grads:
+        grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)))
+
+
+def train(
+    losses: Losses,
+    params: Params,
+    batches: Callable[[int, Tensor], Any],
+    *,
+    steps: int,
+    lr: float,
+    context: Params | None = None,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    linear_decay: bool = False,
+    clip: float | None = None,
+    evaluate: Evaluate | None = None,
+    every: int = 100,
+    metric: str | None = None,
+    maximise: bool = True,
+    target: float | None = None,
+    patience: int | None = None,
+    keep_best: bool = False,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    progress: str | Callable[[int], None] | None = None,
+) -> Trained:
+    """Train a stack of K models with AdamW.
+
+    Parameters
+    ----------
+    losses
+        ``(params, context, batch, step) -> [K]``.
+    params
+        Initial values, [K, ...] each. Not changed.
+    batches
+        ``(step, active) -> batch`` for the models whose indices are in ``active``. A pure
+        function of its arguments, so that a resumed run sees the same data.
+    context
+        Constant tensors with a leading axis K that ``losses`` needs (source weights,
+        frozen masks); they lose the rows of models that have stopped.
+    lr, betas, eps, weight_decay
+        AdamW, with decoupled weight decay.
+    linear_decay
+        Lower the learning rate linearly from ``lr`` to 0 over ``steps``.
+    clip
+        Largest gradient norm of a model (see :func:`clip_`), or None.
+    evaluate, every
+        Called every ``every`` steps and at the end; its values go to the history.
+    metric, maximise, target, patience, keep_best
+        ``metric`` is one of the values of ``evaluate``. A model stops when it reaches
+        ``target``, or after ``patience`` evaluations without improvement; with
+        ``keep_best`` its parameters of the best evaluation are returned.
+    checkpoint, checkpoint_seconds
+        File to write the state to; an existing one is resumed. Removed at the end.
+    progress
+        Label of a progress bar, or a function that is told after every step how many
+        models took it, or None.
+
+    Raises
+    ------
+    ValueError
+        Before training: for settings out of range.
+    FloatingPointError
+        When a loss is not finite; it names the model and the step.
+    """
+    _check_settings(steps=steps, lr=lr, every=every, clip=clip, weight_decay=weight_decay, params=params)
+    if metric is None and (target is not None or patience is not None or keep_best):
+        raise ValueError("target, patience and keep_best need metric, the name of a value of evaluate")
+    if metric is not None and evaluate is None:
+        raise ValueError(f"metric = {metric!r} needs evaluate")
+
+    first = next(iter(params.values()))
+    K, device = len(first), first.device
+    state = _State.fresh(params, context or {}, lr, betas, eps, weight_decay)
+    if checkpoint is not None and Path(checkpoint).is_file():
+        state.restore(checkpoint, context or {})
+    saved = time.monotonic()
+    label = progress if isinstance(progress, str) else None
+    bar = tqdm(total=steps, initial=state.step, desc=label, disable=label is None, unit="step", mininterval=1.0)
+    if callable(progress):
+        progress(state.step * len(state.active))
+
+    while state.step < steps and len(state.active):
+        step = state.step
+        if linear_decay:
+            state.optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
+        value = losses(state.params, state.context, batches(step, state.active), step)
+        if value.shape != (len(state.active),):
+            raise ValueError(f"losses returned shape {tuple(value.shape)}; expected one loss per model, ({len(state.active)},)")
+        due = (step + 1) % every == 0 or step + 1 == steps
+        if device.type == "cpu" or due:
+            _check_finite(value, state.active, step)
+        value.sum().backward()
+        if clip is not None:
+            clip_(list(state.params.values()), clip)
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+        state.step += 1
+        bar.update()
+        if callable(progress):
+            progress(len(state.active))
+        if due:
+            _record(state, value.detach(), evaluate, metric, maximise, keep_best)
+            state.retire(metric, maximise, target, patience)
+        if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
+            state.save(checkpoint)
+            saved = time.monotonic()
+    bar.close()
+    result = state.result(K)
+    for name, tensor in result.params.items():
+        finite = tensor.flatten(1).isfinite().all(1)
+        if not bool(finite.all()):
+            raise FloatingPointError(f"parameter {name!r} of model {int((~finite).nonzero()[0])} is not finite after training")
+    if checkpoint is not None:
+        Path(checkpoint).unlink(missing_ok=True)
+    return result
+
+
+def _check_settings(*, steps: int, lr: float, every: int, clip: float | None, weight_decay: float, params: Params) -> None:
+    for name, count in {"steps": steps, "every": every}.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name} = {count!r}: expected an integer of 1 or more")
+    if not 0 < lr < float("inf"):
+        raise ValueError(f"lr = {lr!r}: the learning rate is a finite number above 0")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip = {clip!r}: expected a number above 0, or None for no clipping")
+    if not weight_decay >= 0:
+        raise ValueError(f"weight_decay = {weight_decay!r}: expected 0 or more")
+    if not params:
+        raise ValueError("params is empty: there is nothing to train")
+    sizes = {name: len(tensor) for name, tensor in params.items()}
+    if len(set(sizes.values())) != 1:
+        raise ValueError(f"params have different leading axes: {sizes}")
+
+
+def _check_finite(value: Tensor, active: Tensor, step: int) -> None:
+    finite = value.detach().isfinite()
+    if not bool(finite.all()):
+        bad = active[~finite].tolist()
+        raise FloatingPointError(
+            f"the loss of model {', '.join(map(str, bad))} of the stack is not finite at step {step}; "
+            "lower the learning rate, or check the data"
+        )
+
+
+@dataclass
+class _State:
+    """Everything that changes during training; saved whole, restored whole."""
+
+    params: Params  # [k, ...] of the active models
+    context: Params  # [k, ...]
+    optimizer: torch.optim.AdamW
+    active: Tensor  # [k] indices into the stack, on the device of the parameters
+    step: int
+    history: list[dict[str, float]]
+    best: dict[int, tuple[float, int]]  # model -> best value, evaluations since
+    kept: dict[int, Params]  # model -> parameters of its best evaluation or its end
+    stopped: dict[int, int]  # model -> steps taken
+
+    @classmethod
+    def fresh(cls, params: Params, context: Params, lr: float, betas: Any, eps: float, weight_decay: float) -> _State:
+        own = {name: tensor.detach().clone().requires_grad_() for name, tensor in params.items()}
+        first = next(iter(own.values()))
+        optimizer = torch.optim.AdamW(own.values(), lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+        return cls(own, context, optimizer, torch.arange(len(first), device=first.device), 0, [], {}, {}, {})
+
+    def select(self, rows: Tensor) -> None:
+        """Keep only some of the active models (indices into the active ones)."""
+        old = self.optimizer
+        settings = {key: value for key, value in old.param_groups[0].items() if key != "params"}
+        params = {name: tensor.detach()[rows].requires_grad_() for name, tensor in self.params.items()}
+        self.optimizer = torch.optim.AdamW(params.values(), **settings)
+        for name, tensor in self.params.items():
+            self.optimizer.state[params[name]] = {
+                key: value[rows] if value.dim() else value for key, value in old.state[tensor].items()
+            }
+        self.params = params
+        self.context = {name: tensor[rows] for name, tensor in self.context.items()}
+        self.active = self.active[rows]
+
+    def retire(self, metric: str | None, maximise: bool, target: float | None, patience: int | None) -> None:
+        """Take out the models that have reached the target or lost patience."""
+        if target is None and patience is None:
+            return
+        done = []
+        for row, model in enumerate(self.active.tolist()):
+            value = self.history[row - len(self.active)][metric]  # type: ignore[index]
+            reached = target is not None and (value >= target if maximise else value <= target)
+            if reached or (patience is not None and self.best[model][1] >= patience):
+                done.append(row)
+                self.stopped[model] = self.step
+                if model not in self.kept:
+                    self.kept[model] = {name: tensor.detach()[row].clone() for name, tensor in self.params.items()}
+        if done:
+            rows = [row for row in range(len(self.active)) if row not in done]
+            self.select(torch.tensor(rows, dtype=torch.long, device=self.active.device))
+
+    def result(self, K: int) -> Trained:
+        final = dict(self.kept)
+        for row, model in enumerate(self.active.tolist()):
+            self.stopped[model] = self.step
+            if model not in final:
+                final[model] = {name: tensor.detach()[row] for name, tensor in self.params.items()}
+        params = {name: torch.stack([final[model][name] for model in range(K)]) for name in self.params}
+        return Trained(params, [self.stopped[model] for model in range(K)], self.history)
+
+    def save(self, path: str | Path) -> None:
+        tensors: Params = {"active": self.active}
+        for name, tensor in self.params.items():
+            tensors[f"params/{name}"] = tensor
+            for key, value in self.optimizer.state[tensor].items():
+                tensors[f"adam/{key}/{name}"] = value
+        for model, kept in self.kept.items():
+            tensors |= {f"kept/{model}/{name}": tensor for name, tensor in kept.items()}
+        meta = {
+            "step": self.step,
+            "history": self.history,
+            "best": {str(model): list(value) for model, value in self.best.items()},
+            "stopped": {str(model): value for model, value in self.stopped.items()},
+        }
+        save_tensors(path, tensors, {"kind": "checkpoint", **meta})
+
+    def restore(self, path: str | Path, context: Params) -> None:
+        try:
+            tensors, meta = load_tensors(path)
+            if meta.get("kind") != "checkpoint":
+                raise ValueError(f"{path} holds no checkpoint")
+        except ValueError:
+            return  # a damaged checkpoint costs time, not correctness: start again
+        device = self.active.device
+        tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+        if {f"params/{name}" for name in self.params} != {name for name in tensors if name.startswith("params/")}:
+            return  # of another model
+        if len(tensors["active"]) < len(self.active):
+            self.select(tensors["active"])
+        for name, tensor in self.params.items():
+            tensor.data.copy_(tensors[f"params/{name}"])
+            self.optimizer.state[tensor] = {
+                key: tensors[f"adam/{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+        for name, tensor in tensors.items():
+            if name.startswith("kept/"):
+                _, model, parameter = name.split("/", 2)
+                self.kept.setdefault(int(model), {})[parameter] = tensor
+        self.step, self.history = meta["step"], meta["history"]
+        self.best = {int(model): (value[0], value[1]) for model, value in meta["best"].items()}
+        self.stopped = {int(model): value for model, value in meta["stopped"].items()}
+
+
+def _record(
+    state: _State, loss: Tensor, evaluate: Evaluate | None, metric: str | None, maximise: bool, keep_best: bool
+) -> None:
+    """Append one history row per active model, and keep the best parameters."""
+    values: dict[str, list[float]] = {"loss": loss.tolist()}
+    if evaluate is not None:
+        with torch.no_grad():
+            measured = evaluate(state.params, state.context, state.step, state.active)
+        values |= {name: torch.as_tensor(value).tolist() for name, value in measured.items()}
+    if metric is not None and metric not in values:
+        raise ValueError(f"metric = {metric!r} is not measured; evaluate gives {', '.join(values)}")
+    for row, model in enumerate(state.active.tolist()):
+        state.history.append({"model": model, "step": state.step, **{name: value[row] for name, value in values.items()}})
+        if metric is None:
+            continue
+        value, previous = values[metric][row], state.best.get(model)
+        better = previous is None or (value > previous[0] if maximise else value < previous[0])
+        state.best[model] = (value, 0) if better else (previous[0], previous[1] + 1)  # type: ignore[index]
+        if better and keep_best:
+            state.kept[model] = {name: tensor.detach()[row].clone() for name, tensor in state.params.items()}

@@ -1,0 +1,194 @@
+"""Transfer: a subnetwork's weights inside a new network, frozen or not.
+
+    effective = where(mask, source, free)
+
+``where`` pins a frozen weight whatever the optimiser does to the free tensor behind it:
+weight decay, momentum and clipping cannot move it by a bit. Source: Zhang, Lepori &
+Pavlick (2023), section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sicore.masking import Params, matching
+from sicore.subnetwork import Subnetwork
+from sicore.training import Losses, Trained, train
+
+BEHAVIOURS = ("as_described", "as_released")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training starts from: all parameters, and which entries stay as they are.
+
+    Attributes
+    ----------
+    params
+        Parameter name -> initial tensor.
+    frozen
+        Parameter name -> boolean tensor, True where the entry is pinned. Names that are
+        missing are free.
+    inherited
+        Number of entries that were copied from the source beside the masked weights.
+    """
+
+    params: Params
+    frozen: Params
+    inherited: int = 0
+
+
+def start(
+    fresh: Params,
+    subnetwork: Subnetwork | None = None,
+    *,
+    inherit: Iterable[str] = (),
+    freeze: bool = True,
+) -> Start:
+    """Put a subnetwork into freshly initialised parameters.
+
+    Parameters
+    ----------
+    fresh
+        Parameters of a newly initialised network of the source's architecture.
+    subnetwork
+        What to copy; None for a start from ``fresh`` alone (random initialisation).
+    inherit
+        Names or patterns of further tensors to copy whole from the source (embeddings,
+        norms, biases, head ...; see :func:`sicore.masking.parameter_groups`). They are
+        trained, never frozen. Weights of the masked layers outside of the mask stay fresh.
+    freeze
+        Pin the subnetwork's weights; otherwise they are only the starting point.
+
+    Raises
+    ------
+    ValueError
+        When the subnetwork does not fit, or an inherited name is not in its source.
+    """
+    inherit = (inherit,) if isinstance(inherit, str) else tuple(inherit)
+    params = {name: tensor.detach().clone() for name, tensor in fresh.items()}
+    if subnetwork is None:
+        if inherit:
+            raise ValueError(f"inherit = {inherit!r} needs a subnetwork, whose source network is inherited from")
+        return Start(params, {})
+    subnetwork.check_fits(params)
+    inherited = 0
+    for pattern in inherit:
+        hits = [name for name in matching(params, pattern) if name not in subnetwork.masks]
+        if not hits:
+            raise ValueError(f"inherit: {pattern!r} matches no unmasked parameter; there are {', '.join(params)}")
+        for name in hits:
+            if name not in subnetwork.weights:
+                raise ValueError(f"inherit: the subnetwork's file has no weights for {name!r}")
+            if subnetwork.weights[name].shape != params[name].shape:
+                raise ValueError(
+                    f"inherit: {name!r} has shape {tuple(subnetwork.weights[name].shape)} in the source, "
+                    f"{tuple(params[name].shape)} in the model"
+                )
+            params[name] = subnetwork.weights[name].to(params[name]).clone()
+    inherited = sum(params[name].numel() for name in params if name in matching(params, inherit) and name not in subnetwork.masks)
+    for name, mask in subnetwork.masks.items():
+        params[name] = torch.where(mask.to(params[name].device), subnetwork.weights[name].to(params[name]), params[name])
+    frozen = {name: mask.clone() for name, mask in subnetwork.masks.items()} if freeze else {}
+    return Start(params, frozen, inherited)
+
+
+def sampled(subnetwork: Subnetwork, generator: torch.Generator, behaviour: str = "as_described") -> Subnetwork:
+    """The control "sampled subnetwork": a random one of the same size in every layer.
+
+    ``as_described``: as many weights as the subnetwork, drawn from everywhere.
+    ``as_released``: the released code sets the drawn indices to zero in a mask of ones,
+    so that everything but the drawn weights is kept: (1 - density) of them.
+    """
+    return _released(subnetwork.random(generator), behaviour)
+
+
+def complement(subnetwork: Subnetwork, generator: torch.Generator, behaviour: str = "as_described") -> Subnetwork:
+    """The control "complement": a random subnetwork of the same size outside of this one.
+
+    ``as_released``: the same inversion as in :func:`sampled`; what is kept includes every
+    weight of the subnetwork itself. Raises ``ValueError`` where a layer's density
+    exceeds 50 %, since its complement is then too small.
+    """
+    return _released(subnetwork.random(generator, outside=True), behaviour)
+
+
+def _released(drawn: Subnetwork, behaviour: str) -> Subnetwork:
+    if behaviour not in BEHAVIOURS:
+        raise ValueError(f"behaviour = {behaviour!r}: expected one of {', '.join(BEHAVIOURS)}")
+    return ~drawn if behaviour == "as_released" else drawn
+
+
+def pinned(losses: Losses) -> Losses:
+    """Losses of a network whose frozen entries are replaced by their pinned values.
+
+    The context holds ``frozen/NAME`` (boolean) and ``pinned/NAME`` for every name with
+    frozen entries.
+    """
+
+    def objective(params: Params, context: Params, batch: Any, step: int) -> Tensor:
+        return losses(effective(params, context), context, batch, step)
+
+    return objective
+
+
+def effective(params: Params, context: Mapping[str, Tensor]) -> Params:
+    """``where(frozen, pinned, free)`` for every tensor that has frozen entries."""
+    return {
+        name: torch.where(context[f"frozen/{name}"], context[f"pinned/{name}"], tensor) if f"frozen/{name}" in context else tensor
+        for name, tensor in params.items()
+    }
+
+
+def transfer(
+    losses: Losses,
+    starts: Sequence[Start],
+    batches: Callable[[int, Tensor], Any],
+    *,
+    accuracy: Callable[[Params, Tensor], Tensor] | None = None,
+    **settings: Any,
+) -> Trained:
+    """Train K networks from their starts, with frozen entries held to the bit.
+
+    Parameters
+    ----------
+    losses, batches
+        As for :func:`sicore.training.train`.
+    starts
+        One per model; all of one architecture.
+    accuracy
+        ``(effective parameters, active) -> [K]`` on validation data, for the history;
+        with ``keep_best=True`` the best evaluation by it is returned.
+    settings
+        Any further argument of :func:`sicore.training.train`.
+
+    Returns
+    -------
+    Trained
+        Its ``params`` are effective ones: frozen entries have their pinned values.
+    """
+    from sicore.models import stack
+
+    params = stack([one.params for one in starts])
+    masked = sorted({name for one in starts for name in one.frozen})
+    context: Params = {}
+    for name in masked:
+        free = torch.zeros_like(params[name][0], dtype=torch.bool)
+        context[f"frozen/{name}"] = torch.stack([one.frozen.get(name, free).to(free.device) for one in starts])
+        context[f"pinned/{name}"] = params[name].clone()
+
+    def measure(params: Params, context: Params, step: int, active: Tensor) -> dict[str, Tensor]:
+        assert accuracy is not None
+        return {"accuracy": accuracy(effective(params, context), active)}
+
+    if accuracy is not None:
+        settings = {"evaluate": measure, **settings}
+        if settings.get("keep_best"):
+            settings.setdefault("metric", "accuracy")
+    trained = train(pinned(losses), params, batches, context=context, **settings)
+    return Trained(effective(trained.params, context), trained.steps, trained.history)
