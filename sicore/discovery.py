@@ -119,7 +119,7 @@ def discover(
         return temperature(step, steps, stages=stages, final=final_temperature, skip=skip_temperature)
 
     def effective(logits: Params, context: Params, T: float) -> Params:
-        rest = {name: tensor for name, tensor in context.items() if name not in logits and name != "penalty"}
+        rest = {name: context[name] for name in source if name not in logits}
         masked = {name: _Masked.apply(logits[name], context[name], T, context["penalty"], dtype) for name in logits}
         return rest | masked
 
@@ -137,7 +137,7 @@ def discover(
             "temperature": torch.full((len(active),), T),
         }
         if accuracy is not None:
-            rest = {name: tensor for name, tensor in context.items() if name not in logits and name != "penalty"}
+            rest = {name: context[name] for name in source if name not in logits}
             for label, masks in (("accuracy", hard), ("soft_accuracy", soft)):
                 values[label] = accuracy(rest | {name: context[name] * masks[name] for name in masks}, active)
         return values

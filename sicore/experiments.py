@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm  # plain text: a notebook's widget needs scripts from outside
 
 from sicore import arithmetic as ar
 from sicore.discovery import discover
@@ -375,8 +375,8 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
 
     trained = train(
         ar.losses(n_head=one["n_head"], all_positions=one["all_positions"], dropout=dropout, dtype=DTYPES[one["dtype"]]),
-        params, data, context={"index": torch.arange(len(specs), device=device)}, steps=one["steps"], lr=one["lr"],
-        weight_decay=one["weight_decay"], linear_decay=True, clip=one["clip"], every=one["every"],
+        params, data, steps=one["steps"], lr=one["lr"], weight_decay=one["weight_decay"], linear_decay=True,
+        clip=one["clip"], every=one["every"],
         evaluate=lambda params, context, step, active: {"accuracy": check(params, active)},
         metric="accuracy", target=one["target"], progress=progress, checkpoint=_checkpoint("base", specs, machine),
     )  # fmt: skip

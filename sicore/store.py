@@ -7,9 +7,7 @@ killed run leaves nothing half-written, and two runs at once do not make it twic
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import functools
 import hashlib
 import os
 import warnings
@@ -22,36 +20,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from sicore.files import canonical_json, load_tensors, save_tensors
-
-
-def project_root() -> Path:
-    """Where notebooks, results and the store live.
-
-    The folder in the environment variable ``SICORE_HOME``; else the first folder with a
-    ``_toc.yml`` from the working directory upwards, so that a notebook finds the same
-    place from the shell's folder and from its own; else the working directory.
-    """
-    if home := os.environ.get("SICORE_HOME"):
-        return Path(home)
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "_toc.yml").is_file()), here)
-
-
-@functools.cache
-def code_fingerprint() -> str:
-    """Hash of the package's code that decides numbers; comments and docstrings do not count."""
-    parts = []
-    for name in ("seeding", "masking", "subnetwork", "training", "models", "arithmetic", "discovery", "transfer", "experiments"):
-        tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list):
-                node.body = [  # type: ignore[attr-defined]
-                    item for item in body
-                    if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))
-                ]  # fmt: skip
-        parts.append(ast.dump(tree))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+from sicore.project import code_fingerprint, project_root
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from tqdm.auto import tqdm
+from tqdm import tqdm  # plain text: a notebook's widget needs scripts from outside
 
 from sicore.files import load_tensors, save_tensors
 from sicore.masking import Params
@@ -150,7 +150,8 @@ def train(
         function of its arguments, so that a resumed run sees the same data.
     context
         Constant tensors with a leading axis K that ``losses`` needs (source weights,
-        frozen masks); they lose the rows of models that have stopped.
+        frozen masks); they lose the rows of models that have stopped. ``index``, each model's
+        place in the stack, is always there.
     lr, betas, eps, weight_decay
         AdamW, with decoupled weight decay.
     linear_decay
@@ -184,9 +185,10 @@ def train(
 
     first = next(iter(params.values()))
     K, device = len(first), first.device
-    state = _State.fresh(params, context or {}, lr, betas, eps, weight_decay)
+    context = {**(context or {}), "index": torch.arange(K, device=device)}
+    state = _State.fresh(params, context, lr, betas, eps, weight_decay)
     if checkpoint is not None and Path(checkpoint).is_file():
-        state.restore(checkpoint, context or {})
+        state.restore(checkpoint)
     saved = time.monotonic()
     label = progress if isinstance(progress, str) else None
     bar = tqdm(total=steps, initial=state.step, desc=label, disable=label is None, unit="step", mininterval=1.0)
@@ -262,8 +264,8 @@ class _State:
 
     params: Params  # [k, ...] of the active models
     context: Params  # [k, ...]
+    settings: dict[str, Any]  # of AdamW
     optimizer: torch.optim.AdamW
-    active: Tensor  # [k] indices into the stack, on the device of the parameters
     step: int
     history: list[dict[str, float]]
     best: dict[int, tuple[float, int]]  # model -> best value, evaluations since
@@ -273,23 +275,26 @@ class _State:
     @classmethod
     def fresh(cls, params: Params, context: Params, lr: float, betas: Any, eps: float, weight_decay: float) -> _State:
         own = {name: tensor.detach().clone().requires_grad_() for name, tensor in params.items()}
-        first = next(iter(own.values()))
-        optimizer = torch.optim.AdamW(own.values(), lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
-        return cls(own, context, optimizer, torch.arange(len(first), device=first.device), 0, [], {}, {}, {})
+        settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "fused": True}
+        optimizer = torch.optim.AdamW(own.values(), **settings)
+        return cls(own, context, settings, optimizer, 0, [], {}, {}, {})
+
+    @property
+    def active(self) -> Tensor:
+        """Indices of the models that still train, [k], on the device of the parameters."""
+        return self.context["index"]
 
     def select(self, rows: Tensor) -> None:
         """Keep only some of the active models (indices into the active ones)."""
         old = self.optimizer
-        settings = {key: value for key, value in old.param_groups[0].items() if key != "params"}
         params = {name: tensor.detach()[rows].requires_grad_() for name, tensor in self.params.items()}
-        self.optimizer = torch.optim.AdamW(params.values(), **settings)
+        self.optimizer = torch.optim.AdamW(params.values(), **self.settings)
         for name, tensor in self.params.items():
             self.optimizer.state[params[name]] = {
                 key: value[rows] if value.dim() else value for key, value in old.state[tensor].items()
             }
         self.params = params
         self.context = {name: tensor[rows] for name, tensor in self.context.items()}
-        self.active = self.active[rows]
 
     def retire(self, metric: str | None, maximise: bool, target: float | None, patience: int | None) -> None:
         """Take out the models that have reached the target or lost patience."""
@@ -333,7 +338,7 @@ class _State:
         }
         save_tensors(path, tensors, {"kind": "checkpoint", **meta})
 
-    def restore(self, path: str | Path, context: Params) -> None:
+    def restore(self, path: str | Path) -> None:
         try:
             tensors, meta = load_tensors(path)
             if meta.get("kind") != "checkpoint":

@@ -1,0 +1,202 @@
+"""Figures in one house style. Every function takes a tidy table and returns a ``Figure``.
+
+Colours are Okabe & Ito's, told apart with any colour vision; the lines differ in marker
+and dash as well. Figures are drawn on white, so that they read the same on a dark page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from sicore.measure import summary
+
+ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE, BLACK = (
+    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000",
+)  # fmt: skip
+
+CONDITIONS: dict[tuple[str, str], tuple[str, str, str, str]] = {
+    ("subnetwork", ""): ("subnetwork", RED, "o", "-"),
+    ("full_model", ""): ("full model", BLUE, "s", "-"),
+    ("sampled", "as_described"): ("random subset (as described)", GREEN, "^", "-"),
+    ("sampled", "as_released"): ("random subset (as released)", GREEN, "v", "--"),
+    ("complement", "as_described"): ("outside the subnetwork (as described)", PURPLE, "D", "-"),
+    ("complement", "as_released"): ("outside the subnetwork (as released)", PURPLE, "d", "--"),
+    ("inherited_only", ""): ("only embeddings, norms, biases", ORANGE, "P", "-"),
+    ("random_initialisation", ""): ("random initialisation", BLACK, "x", ":"),
+}
+"""(condition, behaviour) -> label, colour, marker, dash."""
+
+
+def house_style() -> None:
+    """Set fonts, grid and colours for every figure that follows."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+    mpl.rcParams.update({
+        "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white",
+        "axes.titlesize": 12, "axes.labelsize": 12, "legend.fontsize": 10, "xtick.labelsize": 10.5, "ytick.labelsize": 10.5,
+        "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "figure.dpi": 110,
+        "svg.hashsalt": "sicore",
+    })  # fmt: skip
+
+
+def _count_axis(axes: Axes, counts: Sequence[int]) -> None:
+    """Numbers of samples on an axis of log(1 + n), so that 0 has a place."""
+    axes.set_xscale("function", functions=(np.log1p, np.expm1))
+    axes.set_xlim(-0.15 if min(counts) == 0 else min(counts), max(counts) * 1.06)
+    shown: list[int] = []
+    for count in sorted(counts):
+        if not shown or np.log1p(count) - np.log1p(shown[-1]) > 0.28 * (1 if count > 20 else 2):
+            shown.append(count)
+    axes.set_xticks(shown, [f"{count:,}" for count in shown], minor=False)
+    axes.minorticks_off()
+
+
+def learning_curves(history: pd.DataFrame, *, chance: float, floor: float | None = None) -> Figure:
+    """Accuracy and loss against the training step, one thin line per seed.
+
+    Columns: ``seed``, ``step``, ``accuracy``, ``loss``. ``chance`` and ``floor`` are drawn
+    as dotted lines.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for index, (seed, rows) in enumerate(history.groupby("seed")):
+        colour = [RED, BLUE, GREEN, PURPLE, ORANGE, SKY, BLACK][index % 7]
+        for axes, column in ((left, "accuracy"), (right, "loss")):
+            axes.plot(rows["step"], rows[column], color=colour, lw=1.6, label=f"seed {seed}")
+    left.axhline(chance, color="grey", ls=":", lw=1.5)
+    left.annotate("guessing", (history["step"].max(), chance), ha="right", va="bottom", color="dimgrey")
+    if floor is not None:
+        right.axhline(floor, color="grey", ls=":", lw=1.5)
+    left.set(xlabel="training step", ylabel="accuracy on held-out pairs", ylim=(0, 1.03))
+    right.set(xlabel="training step", ylabel="training loss (nats)", ylim=(0, None))
+    left.legend(loc="lower right")
+    return figure
+
+
+def discovery_curves(history: pd.DataFrame) -> Figure:
+    """Accuracy, density and temperature while masks are learned, one line per seed.
+
+    Columns: ``seed``, ``step``, ``accuracy`` (hard mask), ``soft_accuracy``, ``density``,
+    ``soft_mean``, ``temperature``.
+    """
+    figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    for index, (_, rows) in enumerate(history.groupby("seed")):
+        labels: tuple[str | None, ...] = ("hard mask", "soft mask") if index == 0 else (None, None)
+        for axes, hard, soft in ((panels[0], "accuracy", "soft_accuracy"), (panels[1], "density", "soft_mean")):
+            axes.plot(rows["step"], rows[soft], color=SKY, lw=1.4, ls="--", label=labels[1])
+            axes.plot(rows["step"], rows[hard], color=RED, lw=1.4, label=labels[0])
+        panels[2].plot(rows["step"], rows["temperature"], color=BLACK, lw=1.6)
+    panels[0].set(xlabel="training step", ylabel="accuracy on the subtask", ylim=(0, 1.03))
+    panels[1].set(xlabel="training step", ylabel="share of weights kept", ylim=(0, None))
+    panels[2].set(xlabel="training step", ylabel="temperature", yscale="log")
+    panels[1].legend(loc="upper right")
+    return figure
+
+
+def density_by_matrix(table: pd.DataFrame) -> Figure:
+    """Density of a subnetwork by layer and matrix: mean over seeds, range as a thin bar.
+
+    Columns: ``layer``, ``matrix``, ``seed``, ``density``.
+    """
+    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    colours = dict(zip(sorted(table["layer"].unique()), sns.color_palette("colorblind"), strict=False))
+    sns.barplot(
+        table, x="matrix", y="density", hue="layer", palette=colours, ax=axes,
+        errorbar=lambda x: (x.min(), x.max()), err_kws={"linewidth": 1.2, "color": "black"},
+    )  # fmt: skip
+    axes.set(xlabel="", ylabel="share of weights kept", ylim=(0, None))
+    axes.legend(title="layer")
+    return figure
+
+
+def tradeoff(table: pd.DataFrame) -> Figure:
+    """Accuracy on the subtask against density, one point per seed and penalty.
+
+    Columns: ``penalty``, ``density``, ``accuracy``.
+    """
+    figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+    markers = "osD^vPX*"
+    palette = [BLUE, RED, GREEN, PURPLE, ORANGE, BLACK, SKY]
+    for index, (penalty, rows) in enumerate(table.groupby("penalty")):
+        axes.scatter(
+            rows["density"], rows["accuracy"], s=46, color=palette[index % 7], marker=markers[index % 8],
+            label=f"{penalty:.0e}".replace("e-0", "e-"), zorder=3,
+        )  # fmt: skip
+    axes.set(xlabel="share of weights kept", ylabel="accuracy on the subtask", xlim=(0, None), ylim=(0, 1.03))
+    axes.legend(title="penalty λ", loc="lower right")
+    return figure
+
+
+def transfer_curves(
+    table: pd.DataFrame, *, chance: float, paper: pd.DataFrame | None = None, conditions: Sequence[tuple[str, str]] = ()
+) -> Figure:
+    """Test accuracy against the number of disambiguation samples: mean and 95 % interval over seeds.
+
+    Columns: ``condition``, ``behaviour``, ``n_disambiguation``, ``seed``, ``test_accuracy``.
+    ``paper`` (columns ``condition``, ``n_disambiguation``, ``test_accuracy``) is drawn with thin lines.
+    """
+    figure, axes = plt.subplots(figsize=(8.2, 4.8), layout="constrained")
+    means = summary(table, ["condition", "behaviour", "n_disambiguation"], "test_accuracy")
+    for key, (label, colour, marker, dash) in CONDITIONS.items():
+        rows = means[(means["condition"] == key[0]) & (means["behaviour"] == key[1])].sort_values("n_disambiguation")
+        if rows.empty or (conditions and key not in conditions):
+            continue
+        x, y, half = rows["n_disambiguation"], rows["mean"], rows["half_width"].fillna(0)
+        strong = key[0] == "subnetwork"
+        axes.plot(x, y, color=colour, marker=marker, ls=dash, lw=2.6 if strong else 1.7, ms=6, label=label, zorder=4 if strong else 3)
+        axes.fill_between(x, y - half, np.minimum(y + half, 1), color=colour, alpha=0.13, lw=0)
+        if paper is not None:
+            own = paper[paper["condition"] == key[0]].sort_values("n_disambiguation")
+            axes.plot(own["n_disambiguation"], own["test_accuracy"], color=colour, lw=0.8, alpha=0.7)
+    axes.axhline(chance, color="grey", ls=":", lw=1.5)
+    _count_axis(axes, sorted(table["n_disambiguation"].unique()))
+    axes.set(xlabel="disambiguation samples in the training set", ylabel="accuracy on a² + ab, unambiguous pairs", ylim=(0, 1.03))
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def solutions(table: pd.DataFrame, candidates: Sequence[str], conditions: Sequence[tuple[str, str]]) -> Figure:
+    """Share of answers that agree with each candidate, per condition, against the sample number."""
+    figure, panels = plt.subplots(1, len(conditions), figsize=(3.3 * len(conditions), 3.6), sharey=True, layout="constrained", squeeze=False)
+    styles = [(RED, "o", "-"), (BLUE, "s", "--"), (GREEN, "^", "-."), (BLACK, "x", ":")]
+    for axes, key in zip(panels[0], conditions, strict=True):
+        rows = table[(table["condition"] == key[0]) & (table["behaviour"] == key[1])]
+        for candidate, (colour, marker, dash) in zip([*candidates, "other"], styles, strict=False):
+            means = rows.groupby("n_disambiguation")[f"agrees {candidate}"].mean()
+            axes.plot(means.index, means, color=colour, marker=marker, ls=dash, ms=5, label=pretty(candidate))
+        _count_axis(axes, sorted(table["n_disambiguation"].unique())[::2])
+        axes.set(title=CONDITIONS[key][0], xlabel="disambiguation samples", ylim=(0, 1.03))
+    panels[0][0].set_ylabel("share of answers")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure
+
+
+def mask_images(masks: Mapping[str, Tensor], titles: Mapping[str, str] | None = None, block: int = 4) -> Figure:
+    """Masks as pictures: darker where more of a block of ``block`` x ``block`` weights is kept."""
+    figure, panels = plt.subplots(1, len(masks), figsize=(11, 3.2), layout="constrained", squeeze=False)
+    image = None
+    for axes, (name, mask) in zip(panels[0], masks.items(), strict=True):
+        rows, columns = (size // block * block for size in mask.shape)
+        share = mask[:rows, :columns].float().reshape(rows // block, block, columns // block, block).mean((1, 3))
+        image = axes.imshow(share.cpu().numpy(), cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        axes.set(title=(titles or {}).get(name, name), xticks=[], yticks=[])
+        axes.set_xlabel(f"{mask.shape[1]} outputs")
+        axes.set_ylabel(f"{mask.shape[0]} inputs")
+    assert image is not None
+    figure.colorbar(image, ax=panels[0].tolist(), label="share kept", shrink=0.9)
+    return figure
+
+
+def pretty(computation: str) -> str:
+    """``a^2 + ab`` -> ``a² + ab``, for labels."""
+    for digit, raised in (("^2", "²"), ("^3", "³")):
+        computation = computation.replace(digit, raised)
+    return computation

@@ -1,0 +1,213 @@
+"""Run a notebook with other parameters, checked first: a thin layer over papermill.
+
+papermill only warns about a parameter that the notebook does not have, and takes
+whatever type it is given. Here names and types are compared with the notebook's
+``parameters`` cell before anything runs; the executed copy appears under its name only
+when the run has succeeded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sicore.project import NUMERIC, code_fingerprint, project_root
+
+_EVERYTHING = (*NUMERIC, "measure", "plots", "results", "store", "files", "project")
+_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "list": (list,)}
+
+
+class NotebookError(ValueError):
+    """A notebook, a parameter file or a parameter that cannot be used."""
+
+
+def parameters_of(notebook: str | Path) -> dict[str, dict[str, str]]:
+    """Parameters of a notebook: name -> ``{"type", "default", "help"}``, all text.
+
+    Raises ``NotebookError`` when there is no notebook or no cell tagged ``parameters``.
+    """
+    path = Path(notebook)
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except OSError as error:
+        raise NotebookError(f"no notebook {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotebookError(f"{path} is not a notebook") from error
+    tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
+    if len(tagged) != 1:
+        raise NotebookError(f"{path} has {len(tagged)} cells tagged 'parameters'; it needs exactly one")
+    from papermill import inspect_notebook  # slow to import, so only here
+
+    found = inspect_notebook(str(path))
+    return {
+        name: {"type": entry["inferred_type_name"], "default": entry["default"], "help": entry["help"]}
+        for name, entry in found.items()
+    }
+
+
+def check(name: str, value: Any, kind: str) -> Any:
+    """The value as type ``kind`` (``int``, ``float``, ``str``, ``bool``, ``list`` or ``list[...]``).
+
+    YAML reads ``1e-8`` as text; where a number is expected it is read as one. Raises
+    ``NotebookError`` naming the parameter, the value and the type.
+
+    >>> check("lr", "1e-3", "float"), check("seeds", [0, 1], "list[int]")
+    (0.001, [0, 1])
+    """
+    outer, _, inner = kind.partition("[")
+    if outer not in _TYPES:
+        return value  # a type that has no plain form; the notebook's own code checks it
+    if outer == "float" and isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    good = isinstance(value, _TYPES[outer]) and (outer == "bool" or not isinstance(value, bool))
+    if not good or (outer == "float" and not math.isfinite(value)):
+        raise NotebookError(f"parameter {name} = {value!r}: expected {kind}, got {type(value).__name__}")
+    if outer == "list" and inner:
+        return [check(f"{name}[{i}]", item, inner.removesuffix("]")) for i, item in enumerate(value)]
+    return float(value) if outer == "float" else value
+
+
+def read_parameter_file(path: str | Path, notebook: str | Path) -> dict[str, Any]:
+    """The part of a parameter file that concerns ``notebook``.
+
+    One file serves all notebooks of a folder: a name that this notebook does not have,
+    but another one beside it does, is passed over; a name that none has is an error.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise NotebookError(f"no parameter file {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise NotebookError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise NotebookError(f"{path} must hold lines of the form 'name: value'")
+    own = parameters_of(notebook)
+    others: set[str] = set()
+    if any(name not in own for name in content):
+        for neighbour in Path(notebook).parent.glob("*.ipynb"):
+            others |= set(parameters_of(neighbour))
+    for name in content:
+        if name not in own and name not in others:
+            raise NotebookError(_unknown(str(name), sorted(others | set(own)), f"{path}"))
+    return {name: value for name, value in content.items() if name in own}
+
+
+def _unknown(name: str, known: Sequence[str], where: str) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{where}: unknown parameter {name}{hint} Known are {', '.join(known)}"
+
+
+def resolve(notebook: str | Path, files: Sequence[str | Path] = (), given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All parameters that differ from the notebook's defaults, checked by name and type.
+
+    Later files win over earlier ones, ``given`` over the files. A value in ``given`` may
+    be text as typed on a command line.
+    """
+    own = parameters_of(notebook)
+    values: dict[str, Any] = {}
+    for path in files:
+        values |= read_parameter_file(path, notebook)
+    for name, value in (given or {}).items():
+        if name not in own:
+            raise NotebookError(_unknown(name, sorted(own), str(notebook)))
+        if isinstance(value, str) and own[name]["type"] != "str":
+            try:
+                value = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise NotebookError(f"parameter {name} = {value!r}: not understood") from error
+        values[name] = value
+    return {name: check(name, value, own[name]["type"]) for name, value in values.items()}
+
+
+def run(
+    notebook: str | Path,
+    files: Sequence[str | Path] = (),
+    given: Mapping[str, Any] | None = None,
+    *,
+    output: str | Path | None = None,
+    if_changed: bool = False,
+    progress: bool = True,
+) -> tuple[Path, bool]:
+    """Execute a notebook and return the path of the executed copy, and whether it was run now.
+
+    Parameters
+    ----------
+    files, given
+        See :func:`resolve`.
+    output
+        Folder of the executed copy; default ``runs/<scale>`` in the project's folder.
+    if_changed
+        Do nothing when a copy is there that came from the same notebook, parameters and
+        code, and its result table is there too.
+
+    Raises
+    ------
+    NotebookError
+        Before the run, for anything wrong with names or types.
+    papermill.PapermillExecutionError
+        When a cell fails. What had been executed is left as ``NAME.failed``, which no
+        reader takes for a notebook.
+    """
+    notebook = Path(notebook)
+    values = resolve(notebook, files, given)
+    own = parameters_of(notebook)
+    default = yaml.safe_load(own["scale"]["default"]) if "scale" in own else "smoke"
+    scale = values.get("scale", default)
+    folder = Path(output) if output else project_root() / "runs" / str(scale)
+    final, partial = folder / notebook.name, folder / f"{notebook.stem}.failed"
+    mark = _mark(notebook, values)
+    table = project_root() / "results" / str(scale) / f"{notebook.stem}.csv"
+    if if_changed and table.is_file() and _mark_in(final) == mark:
+        return final, False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotebookError(f"output = {str(folder)!r} cannot be created: {error.strerror}") from error
+
+    import nbformat
+    import papermill
+
+    temporary = folder / f".{notebook.stem}.{os.getpid()}.ipynb"
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(temporary), parameters=values, cwd=str(project_root()),
+            progress_bar=progress, log_output=False, kernel_name="python3",
+        )  # fmt: skip
+        executed = nbformat.read(temporary, as_version=4)
+        executed.metadata["sicore"] = {"mark": mark}
+        nbformat.write(executed, temporary)
+        os.replace(temporary, final)
+    except BaseException:
+        if temporary.exists():
+            os.replace(temporary, partial)
+        raise
+    partial.unlink(missing_ok=True)
+    return final, True
+
+
+def _mark(notebook: Path, values: Mapping[str, Any]) -> str:
+    """Hash of all that an executed copy depends on: notebook, parameters, code, versions."""
+    from importlib.metadata import version
+
+    parts = [notebook.read_text(encoding="utf-8"), json.dumps(values, sort_keys=True), code_fingerprint(_EVERYTHING)]
+    parts += [version(package) for package in ("torch", "transformers", "matplotlib", "pandas")]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _mark_in(path: Path) -> str | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["metadata"]["sicore"]["mark"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
