@@ -8,11 +8,14 @@ when the run has succeeded.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
+import io
 import json
 import math
 import os
+import tokenize
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,8 @@ class NotebookError(ValueError):
 def parameters_of(notebook: str | Path) -> dict[str, dict[str, str]]:
     """Parameters of a notebook: name -> ``{"type", "default", "help"}``, all text.
 
-    Raises ``NotebookError`` when there is no notebook or no cell tagged ``parameters``.
+    Read from the cell's text, which is not executed. Raises ``NotebookError`` when there is
+    no notebook, not exactly one cell tagged ``parameters``, or another kind of line in it.
     """
     path = Path(notebook)
     try:
@@ -44,13 +48,23 @@ def parameters_of(notebook: str | Path) -> dict[str, dict[str, str]]:
     tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
         raise NotebookError(f"{path} has {len(tagged)} cells tagged 'parameters'; it needs exactly one")
-    from papermill import inspect_notebook  # slow to import, so only here
+    source = "".join(tagged[0]["source"])
+    found = {}
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
+            line = source.splitlines()[node.lineno - 1]
+            raise NotebookError(f"{path}: the parameters cell holds lines 'name: type = value  # meaning' only, not {line!r}")
+        comment = _comments(source).get(node.end_lineno or node.lineno, "")
+        found[node.target.id] = {
+            "type": ast.unparse(node.annotation), "default": ast.get_source_segment(source, node.value) or "", "help": comment,
+        }  # fmt: skip
+    return found
 
-    found = inspect_notebook(str(path))
-    return {
-        name: {"type": entry["inferred_type_name"], "default": entry["default"], "help": entry["help"]}
-        for name, entry in found.items()
-    }
+
+def _comments(source: str) -> dict[int, str]:
+    """Line number -> its comment, without the sign."""
+    words = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {word.start[0]: word.string.lstrip("# ") for word in words if word.type == tokenize.COMMENT}
 
 
 def check(name: str, value: Any, kind: str) -> Any:
@@ -105,7 +119,7 @@ def read_parameter_file(path: str | Path, notebook: str | Path) -> dict[str, Any
 
 def _unknown(name: str, known: Sequence[str], where: str) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f"; did you mean {near[0]}?" if near else "."
     return f"{where}: unknown parameter {name}{hint} Known are {', '.join(known)}"
 
 
@@ -183,7 +197,7 @@ def run(
     try:
         papermill.execute_notebook(
             str(notebook), str(temporary), parameters=values, cwd=str(project_root()),
-            progress_bar=progress, log_output=False, kernel_name="python3",
+            progress_bar=progress, log_output=False, kernel_name="python3", language="python",
         )  # fmt: skip
         executed = nbformat.read(temporary, as_version=4)
         executed.metadata["sicore"] = {"mark": mark}

@@ -1,0 +1,40 @@
+# `make book` and `make test` do everything, set-up included.
+PYTHON ?= python3
+BIN := .venv/bin
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: book test setup lint format benchmark smoke clean
+
+book: setup ## run the experiments at the quick scale, then build the book into _build/html
+	$(BIN)/python -m sicore run --if-changed -f params/quick.yaml -o book/runs $(NOTEBOOKS)
+	$(BIN)/jupyter-book build . -W -n --keep-going
+
+test: setup lint ## formatter, linter, types, tests, and every notebook at the smoke scale
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+benchmark: setup ## training steps beside a plain loop, on an otherwise idle machine
+	$(BIN)/python benchmarks/step.py --layers 2 12 --rounds 5
+
+setup: .venv/ready
+
+# Written last, so that an installation that was cut short is done again.
+.venv/ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet pip==26.3
+	$(BIN)/python -m pip install --quiet --group locked
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+clean: ## remove what was built; the store of trained models stays
+	rm -rf _build book/runs runs results/smoke

@@ -1,0 +1,183 @@
+"""How long does a training step take? The stack beside a plain loop, interleaved.
+
+For each stage (base, discovery, transfer) and depth this times, in turn and in one
+process with one thread:
+
+- ``loop``: a Python loop over single Hugging Face GPT-2 models with fused AdamW, the same
+  mathematics and the same loss (answer only), masks as one more operation per matrix;
+- ``stack``: the same K models trained by ``sicore.training.train`` on ``stacked_gpt2``;
+- ``vmap``: the same by ``torch.func`` (with ``--vmap``).
+
+The variants take turns in every round, so that a drift of the machine's speed hits all of
+them, and the ratio is taken round by round. The floor is the time that the matrix
+products alone would need at the machine's matmul rate, which is measured in the same run.
+
+    python benchmarks/step.py            # 2 layers
+    python benchmarks/step.py --layers 12 --rounds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call
+
+from sicore import arithmetic as ar
+from sicore.discovery import discover
+from sicore.masking import maskable, temperature
+from sicore.models import Dropout, gpt2, stack
+from sicore.seeding import generator
+from sicore.training import train, vmapped
+from sicore.transfer import Start, transfer
+
+NUMBERS, P, BATCH = 100, 7, 50
+LR, CLIP, PENALTY = 1e-3, 1.0, 1e-6
+
+
+def matmul_rate(dtype: torch.dtype) -> float:
+    """Operations a second (one thread) of a large square product, best of several."""
+    a, b = (torch.randn(1024, 1024).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(20):
+        began = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - began)
+    return 2 * 1024**3 / best
+
+
+def operations(n_layer: int, d: int = 128, positions: int = 3) -> float:
+    """Floating-point operations of the matrix products of one training step of one model.
+
+    Only what the answer needs: the last layer's queries, projections and MLP at the last
+    position alone. Forward, and twice that for the gradients of inputs and weights.
+    """
+    full = positions * 12 * d * d
+    last = positions * 2 * d * d + (1 + 1 + 8) * d * d
+    head = d * (NUMBERS + 1)
+    return 3 * 2 * BATCH * ((n_layer - 1) * full + last + head)
+
+
+class Stage:
+    """Data and starting points of one stage, and its variants as ``steps -> None``."""
+
+    def __init__(self, stage: str, n_layer: int, K: int) -> None:
+        self.stage, self.K = stage, K
+        self.models = [gpt2(vocab=NUMBERS + 1, n_layer=n_layer, seed=k).eval() for k in range(K)]
+        self.fresh = [gpt2(vocab=NUMBERS + 1, n_layer=n_layer, seed=100 + k).eval() for k in range(K)]
+        self.names = maskable(self.models[0], include="transformer.h.*")
+        self.masks = [
+            {n: torch.rand(m.get_parameter(n).shape, generator=generator(k, n)) < 0.1 for n in self.names}
+            for k, m in enumerate(self.models)
+        ]
+        self.generators = [generator(k, "order") for k in range(K)]
+        self.f = ar.Computation.parse("a + ab")
+        self.sets = [ar.split_pairs(NUMBERS, [5000], generator(k, "pairs"))[0] for k in range(K)]
+
+    def data(self, steps: int) -> ar.Samples:
+        return ar.samples(self.sets, self.f, p=P, numbers=NUMBERS, batch=BATCH, steps=steps, generators=self.generators)
+
+    def run_stack(self, steps: int, losses, dtype: torch.dtype) -> None:
+        data = self.data(steps)
+        common = {"steps": steps, "lr": LR, "every": steps}
+        if self.stage == "base":
+            train(losses, stack(self.models), data, clip=CLIP, **common)
+        elif self.stage == "discovery":
+            discover(losses, stack(self.models), self.names, data, penalty=PENALTY, dtype=dtype, **common)
+        else:
+            starts = []
+            for model, fresh, masks in zip(self.models, self.fresh, self.masks, strict=True):
+                params = {n: p.detach().clone() for n, p in fresh.named_parameters()}
+                params |= {n: torch.where(m, model.get_parameter(n).detach(), params[n]) for n, m in masks.items()}
+                starts.append(Start(params, masks))
+            transfer(losses, starts, data, clip=CLIP, weight_decay=0.01, **common)
+
+    def stacked(self, dtype: torch.dtype) -> Callable[[int], None]:
+        losses = ar.losses(n_head=4, dtype=dtype, dropout=Dropout(0.0, range(self.K)))
+        return lambda steps: self.run_stack(steps, losses, dtype)
+
+    def vmapped(self) -> Callable[[int], None]:
+        losses = vmapped(self.models[0], lambda call, batch: F.cross_entropy(call(batch[0]).logits[:, -1], batch[1]))
+        return lambda steps: self.run_stack(steps, losses, torch.float32)
+
+    def loop(self, dtype: torch.dtype) -> Callable[[int], None]:
+        return lambda steps: self.run_loop(steps, dtype)
+
+    def run_loop(self, steps: int, dtype: torch.dtype) -> None:
+        data = self.data(steps)
+        for k, (model, fresh, masks) in enumerate(zip(self.models, self.fresh, self.masks, strict=True)):
+            source = {n: model.get_parameter(n).detach() for n in self.names}
+            if self.stage == "discovery":
+                free = {n: torch.full_like(w, -0.1, requires_grad=True) for n, w in source.items()}
+            else:
+                net = model if self.stage == "base" else fresh
+                free = {n: p.detach().clone().requires_grad_() for n, p in net.named_parameters()}
+            decay = 0.01 if self.stage == "transfer" else 0.0
+            optimizer = torch.optim.AdamW(free.values(), lr=LR, weight_decay=decay, fused=True)
+            for step in range(steps):
+                inputs, answers = data(step, torch.tensor([k]))
+                if self.stage == "base":
+                    effective = free
+                elif self.stage == "discovery":
+                    T = temperature(step, steps)
+                    soft = {n: torch.sigmoid(T * m) for n, m in free.items()}
+                    effective = {n: source[n] * soft[n] for n in soft}
+                else:
+                    effective = free | {n: torch.where(masks[n], source[n], free[n]) for n in masks}
+                with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+                    out = functional_call(model, effective, (inputs[0],), {"logits_to_keep": 1})
+                loss = F.cross_entropy(out.logits[:, -1].float(), answers[0])
+                if self.stage == "discovery":
+                    loss = loss + PENALTY * sum(m.sum() for m in soft.values())
+                loss.backward()
+                if self.stage != "discovery":
+                    torch.nn.utils.clip_grad_norm_(free.values(), CLIP)
+                optimizer.step()
+                optimizer.zero_grad()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, nargs="+", default=[2])
+    parser.add_argument("--stages", nargs="+", default=["base", "discovery", "transfer"])
+    parser.add_argument("--stack", type=int, default=8, help="K, models in the stack")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--vmap", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rate = {dtype: matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    print(f"one thread; matmul rate float32 {rate[torch.float32] / 1e9:.0f}, bfloat16 {rate[torch.bfloat16] / 1e9:.0f} GFLOP/s")
+    print(f"stack of {given.stack}, batch {BATCH}, {given.rounds} rounds of {given.steps} steps; ms a model a step, median")
+    print(f"{'layers':>6} {'stage':>10} {'variant':>12} {'ms':>7} {'x loop':>7} {'floor ms':>9} {'of peak':>8}")
+    for n_layer in given.layers:
+        for name in given.stages:
+            stage = Stage(name, n_layer, given.stack)
+            variants = {
+                "loop float32": (stage.loop(torch.float32), torch.float32),
+                "loop bf16": (stage.loop(torch.bfloat16), torch.bfloat16),
+                "stack float32": (stage.stacked(torch.float32), torch.float32),
+                "stack bf16": (stage.stacked(torch.bfloat16), torch.bfloat16),
+            }
+            if given.vmap:
+                variants["vmap float32"] = (stage.vmapped(), torch.float32)
+            times: dict[str, list[float]] = {label: [] for label in variants}
+            for round_ in range(given.rounds + 1):  # the first warms up
+                for label, (go, _) in variants.items():
+                    began = time.perf_counter()
+                    go(given.steps)
+                    if round_:
+                        times[label].append((time.perf_counter() - began) / given.steps / given.stack * 1e3)
+            for label, (_, dtype) in variants.items():
+                ratio = statistics.median(a / b for a, b in zip(times["loop float32"], times[label], strict=True))
+                floor = operations(n_layer) / rate[dtype] * 1e3
+                ms = statistics.median(times[label])
+                print(f"{n_layer:>6} {name:>10} {label:>12} {ms:7.2f} {ratio:7.2f} {floor:9.2f} {floor / ms:8.0%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

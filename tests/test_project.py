@@ -1,0 +1,86 @@
+"""The repository itself: dependencies agree, notebooks are clean, parameters are known."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from sicore.project import fingerprint
+from sicore.runner import parameters_of, resolve
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCKED = PYPROJECT["dependency-groups"]["locked"]
+
+
+def test_environment_yml_agrees_with_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip == [*LOCKED, "--editable ."]
+    python = next(entry for entry in environment["dependencies"] if str(entry).startswith("python="))
+    assert python.removeprefix("python=") in PYPROJECT["project"]["requires-python"]
+
+
+def test_every_dependency_has_one_locked_version_inside_its_range():
+    locked = {}
+    for line in LOCKED:
+        requirement = Requirement(line)
+        (only,) = requirement.specifier
+        assert only.operator == "==", line
+        assert requirement.name.lower() not in locked, line
+        locked[requirement.name.lower()] = only.version
+    for line in PYPROJECT["project"]["dependencies"]:
+        requirement = Requirement(line)
+        assert requirement.specifier.contains(locked[requirement.name.lower()]), line
+
+
+def test_there_are_notebooks():
+    assert [path.stem for path in NOTEBOOKS] == ["01_base_model", "02_discovery", "03_transfer"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_a_clean_source(path):
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code), "clear the outputs"
+    assert any("assert " in "".join(cell["source"]) for cell in code[-1:]), "the last code cell asserts what must hold"
+    assert cells[0]["cell_type"] == "markdown"
+    assert "**The question.**" in "".join(cells[0]["source"])
+    for cell in code:
+        if "figure = " in "".join(cell["source"]):
+            mystnb = cell["metadata"]["mystnb"]
+            assert len(mystnb["image"]["alt"]) > 60
+            assert len(mystnb["figure"]["caption"]) > 60
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebooks_parameters_are_typed_explained_and_smoke_by_default(path):
+    found = parameters_of(path)
+    assert found["scale"]["default"] == '"smoke"'
+    for name, entry in found.items():
+        assert entry["type"].split("[")[0] in ("int", "float", "str", "bool", "list"), name
+        assert entry["help"], f"{name} has no comment"
+
+
+@pytest.mark.parametrize("scale", ["smoke", "quick", "paper"])
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_parameter_files_fit_every_notebook(path, scale):
+    values = resolve(path, [ROOT / "params" / f"{scale}.yaml"])
+    assert values["scale"] == scale
+
+
+def test_shared_parameters_have_one_default_and_one_meaning():
+    seen: dict[str, dict[str, str]] = {}
+    for path in NOTEBOOKS:
+        for name, entry in parameters_of(path).items():
+            assert seen.setdefault(name, entry) == entry, name
+
+
+def test_the_fingerprint_ignores_comments_docstrings_and_layout_but_no_code():
+    code = "def f(x):\n    return x + 1\n"
+    assert fingerprint(code) == fingerprint('"""Doc."""\n\n\ndef f(x):\n    "Doc."\n    # why\n    return (x + 1)\n')
+    assert fingerprint(code) != fingerprint("def f(x):\n    return x + 2\n")

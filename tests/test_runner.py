@@ -1,0 +1,153 @@
+import json
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from sicore.runner import NotebookError, check, parameters_of, resolve, run
+
+PARAMETERS = """scale: str = "smoke"  # folder
+n: int = 2  # a count
+rate: float = 1.0e-3  # a rate
+seeds: list[int] = [0]  # seeds
+flag: bool = False  # a switch
+"""
+
+
+def write_notebook(path, *cells, parameters=PARAMETERS, tagged=1):
+    notebook = nbformat.v4.new_notebook()
+    for _ in range(tagged):
+        cell = nbformat.v4.new_code_cell(parameters)
+        cell.metadata["tags"] = ["parameters"]
+        notebook.cells.append(cell)
+    notebook.cells += [nbformat.v4.new_code_cell(text) for text in cells]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setenv("SICORE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_parameters_are_read_with_type_default_and_meaning(tmp_path):
+    found = parameters_of(write_notebook(tmp_path / "a.ipynb"))
+    assert found["n"] == {"type": "int", "default": "2", "help": "a count"}
+    assert found["seeds"]["type"] == "list[int]"
+
+
+@pytest.mark.parametrize("tagged", [0, 2])
+def test_a_notebook_needs_exactly_one_parameters_cell(tmp_path, tagged):
+    path = write_notebook(tmp_path / "a.ipynb", tagged=tagged)
+    with pytest.raises(NotebookError, match=f"{tagged} cells tagged"):
+        parameters_of(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("n", "3", 3),
+        ("rate", "1e-8", 1e-8),
+        ("rate", "1", 1.0),
+        ("seeds", "[1, 2]", [1, 2]),
+        ("flag", "true", True),
+        ("scale", "12", "12"),
+    ],
+)
+def test_values_from_the_command_line_get_the_notebooks_type(tmp_path, name, text, value):
+    found = resolve(write_notebook(tmp_path / "a.ipynb"), given={name: text})[name]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("n", "2.5"), ("n", "true"), ("n", "two"), ("rate", "fast"), ("rate", ".nan"), ("rate", ".inf"),
+        ("seeds", "3"), ("seeds", "[0, x]"), ("flag", "1"), ("n", "["),
+    ],
+)  # fmt: skip
+def test_ill_typed_values_are_refused_by_name(tmp_path, name, text):
+    with pytest.raises(NotebookError, match=name):
+        resolve(write_notebook(tmp_path / "a.ipynb"), given={name: text})
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_known_one(tmp_path):
+    with pytest.raises(NotebookError, match="sedes; did you mean seeds"):
+        resolve(write_notebook(tmp_path / "a.ipynb"), given={"sedes": "[1]"})
+
+
+def test_a_parameter_file_may_serve_several_notebooks_but_not_name_what_none_has(tmp_path):
+    first = write_notebook(tmp_path / "a.ipynb")
+    write_notebook(tmp_path / "b.ipynb", parameters="other: int = 1")
+    shared = tmp_path / "p.yaml"
+    shared.write_text("n: 5\nother: 3\n")
+    assert resolve(first, [shared]) == {"n": 5}
+    shared.write_text("n: 5\nothr: 3\n")
+    with pytest.raises(NotebookError, match="othr; did you mean other"):
+        resolve(first, [shared])
+
+
+def test_given_values_win_over_files(tmp_path):
+    (tmp_path / "p.yaml").write_text("n: 5\nrate: 1e-8\n")
+    assert resolve(write_notebook(tmp_path / "a.ipynb"), [tmp_path / "p.yaml"], {"n": "6"}) == {"n": 6, "rate": 1e-8}
+
+
+@pytest.mark.parametrize("text", ["- 1\n- 2\n", "n: [1,\n"])
+def test_a_parameter_file_that_is_no_mapping_is_refused(tmp_path, text):
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(NotebookError, match=r"p\.yaml"):
+        resolve(write_notebook(tmp_path / "a.ipynb"), [tmp_path / "p.yaml"])
+
+
+def test_check_leaves_unknown_kinds_to_the_notebook():
+    assert check("x", {"a": 1}, "None") == {"a": 1}
+
+
+def test_a_run_leaves_a_whole_copy_and_is_not_repeated_when_nothing_changed(project):
+    write = "import pathlib; q = pathlib.Path('results/smoke'); q.mkdir(parents=True, exist_ok=True); (q / 'a.csv').write_text(str(n))"
+    path = write_notebook(project / "notebooks" / "a.ipynb", write)
+    copy, now = run(path, given={"n": 4}, progress=False)
+    assert now
+    assert copy == project / "runs" / "smoke" / "a.ipynb"
+    assert (project / "results/smoke/a.csv").read_text() == "4"
+    assert not run(path, given={"n": 4}, if_changed=True, progress=False)[1]
+    assert run(path, given={"n": 5}, if_changed=True, progress=False)[1]
+    (project / "results/smoke/a.csv").unlink()
+    assert run(path, given={"n": 5}, if_changed=True, progress=False)[1]
+
+
+def test_a_failed_run_leaves_nothing_that_looks_complete(project):
+    path = write_notebook(project / "notebooks" / "a.ipynb", "1 / 0")
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        run(path, progress=False)
+    assert [file.name for file in (project / "runs" / "smoke").iterdir()] == ["a.failed"]
+
+
+def test_a_killed_kernel_leaves_nothing_that_looks_complete(project):
+    path = write_notebook(project / "notebooks" / "a.ipynb", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(Exception, match="[Kk]ernel"):
+        run(path, progress=False)
+    assert not (project / "runs" / "smoke" / "a.ipynb").exists()
+
+
+def test_the_command_says_one_clear_line_and_runs_nothing(project):
+    path = write_notebook(project / "notebooks" / "a.ipynb", "open('ran', 'w')")
+    done = subprocess.run(
+        [sys.executable, "-m", "sicore", "run", str(path), "-p", "n", "many"],
+        capture_output=True, text=True, cwd=project,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.strip() == "sicore: parameter n = 'many': expected int, got str"
+    assert not (project / "ran").exists()
+
+
+def test_a_file_that_is_no_notebook_is_named(tmp_path):
+    (tmp_path / "a.ipynb").write_text(json.dumps({"x": 1}))
+    with pytest.raises(NotebookError, match="not a notebook"):
+        parameters_of(tmp_path / "a.ipynb")
+    with pytest.raises(NotebookError, match="no notebook"):
+        parameters_of(tmp_path / "b.ipynb")
