@@ -32,7 +32,7 @@ from sicore.discovery import discover
 from sicore.masking import maskable, temperature
 from sicore.models import Dropout, gpt2, stack
 from sicore.seeding import generator
-from sicore.training import train, vmapped
+from sicore.training import keep_freed_memory, train, vmapped
 from sicore.transfer import Start, transfer
 
 NUMBERS, P, BATCH = 100, 7, 50
@@ -94,7 +94,7 @@ class Stage:
                 params = {n: p.detach().clone() for n, p in fresh.named_parameters()}
                 params |= {n: torch.where(m, model.get_parameter(n).detach(), params[n]) for n, m in masks.items()}
                 starts.append(Start(params, masks))
-            transfer(losses, starts, data, clip=CLIP, weight_decay=0.01, **common)
+            transfer(losses, starts, data, clip=CLIP, weight_decay=0.01, dtype=dtype, **common)
 
     def stacked(self, dtype: torch.dtype) -> Callable[[int], None]:
         losses = ar.losses(n_head=4, dtype=dtype, dropout=Dropout(0.0, range(self.K)))
@@ -145,11 +145,12 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="+", default=[2])
     parser.add_argument("--stages", nargs="+", default=["base", "discovery", "transfer"])
     parser.add_argument("--stack", type=int, default=8, help="K, models in the stack")
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--vmap", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     rate = {dtype: matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
     print(f"one thread; matmul rate float32 {rate[torch.float32] / 1e9:.0f}, bfloat16 {rate[torch.bfloat16] / 1e9:.0f} GFLOP/s")
     print(f"stack of {given.stack}, batch {BATCH}, {given.rounds} rounds of {given.steps} steps; ms a model a step, median")

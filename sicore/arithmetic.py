@@ -20,6 +20,7 @@ from sicore.models import Dropout, stacked_gpt2
 from sicore.training import Losses
 
 MAX_EXPONENT = 64
+MAX_COEFFICIENT = 10**12
 
 # The computations named in the paper and in its released code.
 PAPER_COMPUTATIONS = (
@@ -27,7 +28,7 @@ PAPER_COMPUTATIONS = (
     "a^2 + ab + b^2", "a^3 + ab", "a^2 + ab + b^2 + a", "a^3 + ab + b",
 )  # fmt: skip
 
-_TERM = re.compile(r"([+-]?)(\d{0,9})((?:[ab](?:\^\d{1,3})?)*)")
+_TERM = re.compile(r"([+-]?)(\d{0,20})((?:\*?[ab](?:\^\d{1,3})?)*)")
 _FACTOR = re.compile(r"([ab])(?:\^(\d+))?")
 
 
@@ -59,12 +60,15 @@ class Computation:
         """
         if not isinstance(text, str) or len(text) > 200:
             raise ValueError(f"computation = {str(text)[:40]!r}: expected a string of up to 200 characters, such as 'a^2 + ab'")
-        compact = text.replace("**", "^").replace("*", "").replace(" ", "")
+        compact = text.replace("**", "^").replace(" ", "")
+        split_number = re.search(r"\d +\d", text)
         sums: dict[tuple[int, int], int] = {}
         place = 0
-        while place < len(compact):
+        while place < len(compact) and not split_number:
             match = _TERM.match(compact, place)
-            if match is None or match.end() == place or not (match[2] or match[3]) or (place and not match[1]):
+            if match is None or not (match[2] or match[3]) or (place and not match[1]):
+                break
+            if match[3].startswith("*") and not match[2]:
                 break
             exponents = {"a": 0, "b": 0}
             for letter, power in _FACTOR.findall(match[3]):
@@ -81,6 +85,8 @@ class Computation:
                 f"computation = {text!r}: not understood from {rest!r} on; "
                 "write a sum of terms in a and b, such as 'a^2 + ab' or '2a^2 - b'"
             )
+        if max(abs(value) for value in sums.values()) > MAX_COEFFICIENT:
+            raise ValueError(f"computation = {text!r}: coefficients go up to {MAX_COEFFICIENT}")
         terms = tuple(sorted(((key, value) for key, value in sums.items() if value), reverse=True))
         if not terms:
             raise ValueError(f"computation = {text!r}: every term cancels; the answer would always be 0")

@@ -24,25 +24,24 @@ from sicore.training import Losses, Trained, train
 
 
 class _Masked(torch.autograd.Function):
-    """``source * sigmoid(T * logits)`` in ``dtype``; the gradient includes the penalty's.
+    """``source * sigmoid(T * logits)``, in the type of ``source``; the gradient includes the penalty's.
 
     One node instead of five: it keeps the soft mask alone, and adds the gradient of
     ``penalty * sum(mask)`` where the gradient of the task passes by.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, source: Tensor, T: float, penalty: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, source: Tensor, T: float, penalty: Tensor) -> Tensor:
         mask = logits.mul(T).sigmoid_()
         ctx.save_for_backward(mask, source, penalty)
         ctx.T = T
-        return (source * mask).to(dtype)
+        return source * mask.to(source.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
         mask, source, penalty = ctx.saved_tensors
-        shape = (-1, *[1] * (source.dim() - 1))
-        grad = torch.addcmul((penalty * ctx.T).view(shape), grad.float(), source, value=ctx.T)
-        return torch.ops.aten.sigmoid_backward(grad, mask), None, None, None, None
+        total = (grad * source).to(mask.dtype).add_(penalty.view(-1, *[1] * (source.dim() - 1))).mul_(ctx.T)
+        return torch.ops.aten.sigmoid_backward(total, mask), None, None, None
 
 
 def discover(
@@ -96,7 +95,7 @@ def discover(
     masks
         Parameter name -> boolean [K, ...].
     trained
-        The history has ``loss`` (with the penalty), ``density`` (of the hard mask),
+        The history has ``loss`` (of the task, without the penalty), ``density`` (of the hard mask),
         ``soft_mean``, ``temperature`` and, with ``accuracy``, ``accuracy`` of the hard
         mask and ``soft_accuracy``.
 
@@ -110,7 +109,11 @@ def discover(
     if missing or not names:
         raise ValueError(f"names: the source has no parameter {', '.join(missing) or '(none was named)'}; it has {', '.join(source)}")
     K = len(next(iter(source.values())))
-    lam = torch.as_tensor(penalty, dtype=torch.float32).expand(K).contiguous()
+    source = {name: tensor.detach() for name, tensor in source.items()}
+    lam = torch.as_tensor(penalty, dtype=torch.float32)
+    if lam.dim() and len(lam) != K:
+        raise ValueError(f"penalty has {len(lam)} values, one for each of {K} searches is expected")
+    lam = lam.expand(K).contiguous()
     if not bool(((lam >= 0) & lam.isfinite()).all()):
         raise ValueError(f"penalty = {penalty!r}: expected finite numbers of 0 or more")
     temperature(0, steps, stages=stages, final=final_temperature)  # checks both before any work
@@ -120,7 +123,7 @@ def discover(
 
     def effective(logits: Params, context: Params, T: float) -> Params:
         rest = {name: context[name] for name in source if name not in logits}
-        masked = {name: _Masked.apply(logits[name], context[name], T, context["penalty"], dtype) for name in logits}
+        masked = {name: _Masked.apply(logits[name], context[f"short/{name}"], T, context["penalty"]) for name in logits}
         return rest | masked
 
     def objective(logits: Params, context: Params, batch: Any, step: int) -> Tensor:
@@ -131,7 +134,7 @@ def discover(
         hard = {name: hard_mask(tensor) for name, tensor in logits.items()}
         total = sum(tensor[0].numel() for tensor in logits.values())
         soft = {name: soft_mask(tensor, T) for name, tensor in logits.items()}
-        values = {
+        values: dict[str, Any] = {
             "density": sum(mask.flatten(1).sum(1) for mask in hard.values()) / total,
             "soft_mean": sum(mask.flatten(1).sum(1) for mask in soft.values()) / total,
             "temperature": torch.full((len(active),), T),
@@ -143,8 +146,10 @@ def discover(
         return values
 
     logits = initial_logits(source, names, initial_logit)
+    short = {f"short/{name}": source[name].to(dtype) for name in names}
+    lam = lam.to(next(iter(source.values())).device)
     trained = train(
-        objective, logits, batches, context={**source, "penalty": lam.to(next(iter(source.values())).device)},
+        objective, logits, batches, context={**source, **short, "penalty": lam},
         steps=steps, lr=lr, weight_decay=weight_decay, clip=clip, evaluate=measure, every=every,
         checkpoint=checkpoint, progress=progress,
     )  # fmt: skip

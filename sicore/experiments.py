@@ -10,7 +10,6 @@ result on a CPU.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import multiprocessing
 import os
 import time
@@ -33,7 +32,7 @@ from sicore.models import Dropout, gpt2, stack, unstack
 from sicore.seeding import derive, generator
 from sicore.store import Store
 from sicore.subnetwork import Subnetwork
-from sicore.training import check_device, train
+from sicore.training import check_device, keep_freed_memory, train
 from sicore.transfer import Start, complement, sampled, start, transfer
 
 Spec = dict[str, Any]
@@ -141,7 +140,13 @@ def base_models(
     ar.Computation.parse(computation)
     ar.vocabulary(numbers, p)
     _check_dtype(dtype)
-    _check_counts(steps=steps, batch=batch, every=every, train_pairs=train_pairs, validation_pairs=validation_pairs)
+    _check_counts(
+        steps=steps, batch=batch, every=every, train_pairs=train_pairs, validation_pairs=validation_pairs,
+        test_pairs=test_pairs,
+    )  # fmt: skip
+    seeds = list(seeds)
+    for seed in seeds:
+        derive(seed)
     settings = {
         "computation": computation, "p": p, "numbers": numbers, "n_layer": n_layer, "n_embd": n_embd, "n_head": n_head,
         "train_pairs": train_pairs, "validation_pairs": validation_pairs, "test_pairs": test_pairs, "steps": steps,
@@ -172,7 +177,9 @@ def subnetworks(
     """
     ar.Computation.parse(computation)
     _check_dtype(dtype)
-    _check_counts(steps=steps, batch=batch, every=every, pairs=pairs, validation_pairs=validation_pairs)
+    _check_counts(
+        steps=steps, batch=batch, every=every, pairs=pairs, validation_pairs=validation_pairs, test_pairs=test_pairs
+    )
     settings = {
         "computation": computation, "pairs": pairs, "validation_pairs": validation_pairs, "test_pairs": test_pairs,
         "steps": steps, "batch": batch, "lr": lr, "penalty": penalty, "stages": stages,
@@ -219,6 +226,11 @@ def transfers(
         ar.Computation.parse(text)
     _check_dtype(dtype)
     _check_counts(steps=steps, batch=batch, every=every, validation_pairs=validation_pairs, test_pairs=test_pairs)
+    if not n_disambiguation:
+        raise ValueError("n_disambiguation is empty: name at least one number of samples")
+    for n in n_disambiguation:
+        if n < 0 or n + ambiguous < 1:
+            raise ValueError(f"n_disambiguation = {n} with ambiguous = {ambiguous}: a training set needs 1 sample or more")
     for condition in conditions:
         if condition not in CONDITIONS:
             raise ValueError(f"conditions: {condition!r} does not exist; expected some of {', '.join(CONDITIONS)}")
@@ -232,7 +244,11 @@ def transfers(
         for condition in conditions for one in found for n in n_disambiguation
     ]  # fmt: skip
     for one in found[:1]:
-        _transfer_pairs({**settings, "n_disambiguation": max(n_disambiguation), "source": one.spec})
+        _, _, test = _transfer_pairs({**settings, "n_disambiguation": max(n_disambiguation), "source": one.spec})
+        base = one.spec["base"]
+        agreement(torch.zeros(len(test)), test, candidates, base["p"])  # candidates that cannot be told apart
+        _build(base, seed=0)
+        Dropout(dropout, [])
         _inherited_names(one.spec["base"], inherit)
     results = _make("transfer", specs, machine, _train_transfers)
     rows = []
@@ -321,6 +337,7 @@ def _start_worker(counter: Any) -> None:
     global _steps_done
     _steps_done = counter
     torch.set_num_threads(1)
+    keep_freed_memory()
 
 
 def _count(steps: int) -> None:
@@ -350,8 +367,7 @@ def _run_in_processes(kind: str, chunks: list[list[Spec]], machine: Machine, job
 
 
 def _checkpoint(kind: str, chunk: list[Spec], machine: Machine) -> str:
-    name = hashlib.sha256(canonical_json({"kind": kind, "chunk": chunk}).encode()).hexdigest()[:32]
-    return str(machine.store.root / kind / f"{name}.checkpoint")
+    return str(machine.store.path(kind, {"chunk": chunk}).with_suffix(".checkpoint"))
 
 
 # ---------------------------------------------------------------------------------------
@@ -445,7 +461,8 @@ def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None
     validation, test = (torch.stack([pairs[i] for pairs in split]).to(device) for i in (1, 2))
     trained = transfer(
         ar.losses(n_head=base["n_head"], dropout=dropout, dtype=DTYPES[one["dtype"]]), moved, data,
-        accuracy=_Accuracy(validation, computation, base), keep_best=True, steps=one["steps"], lr=one["lr"],
+        accuracy=_Accuracy(validation, computation, base), keep_best=True, dtype=DTYPES[one["dtype"]],
+        steps=one["steps"], lr=one["lr"],
         weight_decay=one["weight_decay"], clip=one["clip"], every=one["every"], progress=progress,
         checkpoint=_checkpoint("transfer", specs, machine),
     )  # fmt: skip
@@ -521,8 +538,6 @@ def _transfer_pairs(spec: Spec) -> tuple[Tensor, Tensor, Tensor]:
     base = spec["source"]["base"]
     rng = generator(base["seed"], "transfer", "pairs")
     n, numbers = spec["n_disambiguation"], base["numbers"]
-    if n < 0:
-        raise ValueError(f"n_disambiguation = {n}: the number of samples is 0 or more")
     ambiguous = ar.ambiguous_pairs(numbers, spec["ambiguous"], rng)
     held = spec["validation_pairs"] + spec["test_pairs"]
     rest = numbers * (numbers - 1) - held

@@ -73,8 +73,13 @@ def checksum(tensors: Mapping[str, Tensor], meta: str) -> str:
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write tensors and JSON-able metadata to one safetensors file, checksummed."""
-    text = canonical_json(meta)
+    text = json.dumps(meta, sort_keys=True, separators=(",", ":"))
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    seen: set[int] = set()
+    for name, tensor in flat.items():  # safetensors refuses tensors that share memory
+        if tensor.untyped_storage().data_ptr() in seen:
+            flat[name] = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
     header = {"format": str(FORMAT), "meta": text, "sha256": checksum(flat, text)}
     with written_aside(path) as temporary:
         save_file(flat, str(temporary), metadata=header)

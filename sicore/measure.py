@@ -88,7 +88,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
 def summary(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     """Mean, half-width of the 95 % interval over seeds and number of seeds, per group."""
     rows = []
-    for key, group in table.groupby(list(by), sort=False):
+    for key, group in table.groupby(list(by), sort=False, dropna=False):
         mean, half = mean_interval(group[value].tolist())
         rows.append((*(key if isinstance(key, tuple) else (key,)), mean, half, len(group)))
     return pd.DataFrame(rows, columns=[*by, "mean", "half_width", "seeds"])

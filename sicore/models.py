@@ -103,7 +103,8 @@ class Dropout:
         bits = torch.empty(len(x), -(-count // 4), dtype=torch.int64, device=x.device)
         for row, index in zip(bits, self.active, strict=True):
             row.random_(-(2**63), None, generator=self.generators[index])
-        keep = bits.view(torch.int16)[:, :count].reshape(x.shape) >= round(self.p * 65536) - 32768
+        threshold = min(round(self.p * 65536) - 32768, 32767)
+        keep = bits.view(torch.int16)[:, :count].reshape(x.shape) >= threshold
         return x * keep.to(x.dtype).mul_(1 / (1 - self.p))
 
 
@@ -141,36 +142,40 @@ def stacked_gpt2(
     V, D = w["wte.weight"].shape[1:]
     dh = D // n_head
 
-    def linear(x: Tensor, name: str, columns: slice = slice(None)) -> Tensor:  # [K, N, in] -> [K, N, out]
-        weight, bias = w[f"{name}.weight"][..., columns], w[f"{name}.bias"][:, None, columns]
-        return torch.baddbmm(bias.to(dtype), x, weight.to(dtype))
+    def matrix(name: str) -> tuple[Tensor, Tensor]:  # [K, in, out], [K, 1, out]
+        return w[f"{name}.weight"].to(dtype), w[f"{name}.bias"][:, None].to(dtype)
+
+    def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # [K, N, in] -> [K, N, out]
+        return torch.baddbmm(bias, x, weight)
 
     def norm(x: Tensor, name: str) -> Tensor:  # [K, N, D] -> [K, N, D]
         scale, shift = w[f"{name}.weight"][:, None].to(dtype), w[f"{name}.bias"][:, None].to(dtype)
         return torch.addcmul(shift, F.layer_norm(x, (D,)), scale)
 
-    embedding = w["wte.weight"].to(dtype)  # [K, V, D]
+    # Looked up in float32: the gradient of a token's row is a sum over the batch.
     offsets = torch.arange(K, device=tokens.device)[:, None, None] * V
-    x = F.embedding(tokens + offsets, embedding.reshape(K * V, D))  # [K, B, T, D]
-    x = drop(x + w["wpe.weight"][:, None, :T].to(dtype)).reshape(K, B * T, D)
+    x = F.embedding(tokens + offsets, w["wte.weight"].reshape(K * V, D))  # [K, B, T, D]
+    x = drop((x + w["wpe.weight"][:, None, :T]).to(dtype)).reshape(K, B * T, D)
     for layer in range(n_layer):
         last = layer == n_layer - 1 and not all_positions
         h = norm(x, f"h.{layer}.ln_1")
+        weight, bias = matrix(f"h.{layer}.attn.c_attn")
         if last:  # keys and values everywhere, the query only at the last position
             S, x, top = 1, x.view(K, B, T, D)[:, :, -1], h.view(K, B, T, D)[:, :, -1]
-            q = linear(top, f"h.{layer}.attn.c_attn", slice(0, D)).view(K, B, 1, n_head, dh)
-            k, v = linear(h, f"h.{layer}.attn.c_attn", slice(D, 3 * D)).view(K, B, T, 2, n_head, dh).unbind(3)
+            (wq, wkv), (bq, bkv) = weight.split((D, 2 * D), dim=-1), bias.split((D, 2 * D), dim=-1)
+            q = linear(top, wq, bq).view(K, B, 1, n_head, dh)
+            k, v = linear(h, wkv, bkv).view(K, B, T, 2, n_head, dh).unbind(3)
         else:
             S = T
-            q, k, v = linear(h, f"h.{layer}.attn.c_attn").view(K, B, T, 3, n_head, dh).unbind(3)
+            q, k, v = linear(h, weight, bias).view(K, B, T, 3, n_head, dh).unbind(3)
         mixed = attention(q, k, v, drop)
-        x = x + drop(linear(mixed.reshape(K, B * S, D), f"h.{layer}.attn.c_proj"))
-        h = linear(norm(x, f"h.{layer}.ln_2"), f"h.{layer}.mlp.c_fc")
+        x = x + drop(linear(mixed.reshape(K, B * S, D), *matrix(f"h.{layer}.attn.c_proj")))
+        h = linear(norm(x, f"h.{layer}.ln_2"), *matrix(f"h.{layer}.mlp.c_fc"))
         h = F.gelu(h, approximate="tanh")
-        x = x + drop(linear(h, f"h.{layer}.mlp.c_proj"))
+        x = x + drop(linear(h, *matrix(f"h.{layer}.mlp.c_proj")))
     # Rows of 64 bytes: matrix kernels round differently where a model's block is not
     # aligned, and then a result would depend on the model's place in the stack.
-    padded = F.pad(embedding, (0, 0, 0, -V % 32))
+    padded = F.pad(w["wte.weight"].to(dtype), (0, 0, 0, -V % 32))  # [K, V', D]
     logits = torch.bmm(norm(x, "ln_f"), padded.transpose(1, 2))[..., :V]  # [K, B * S, V]
     return logits.view(K, B, T, V) if all_positions else logits
 
@@ -178,13 +183,14 @@ def stacked_gpt2(
 def attention(q: Tensor, k: Tensor, v: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
     """Causal attention: q [K, B, S, H, d] at the last S of T positions, k and v [K, B, T, H, d].
 
-    Written with sums instead of batched products: with three positions the products
-    are too small for a matrix kernel.
+    Position by position, over the pairs that causality allows, with sums instead of
+    batched products: with three positions the products are too small for a matrix kernel.
     """
     S, T = q.shape[2], k.shape[2]
-    scores = (q.unsqueeze(3) * k.unsqueeze(2)).sum(-1).float() / math.sqrt(q.shape[-1])  # [K, B, S, T, H]
-    if S > 1:
-        future = torch.ones(S, T, dtype=torch.bool, device=q.device).triu(1 + T - S)
-        scores = scores.masked_fill(future[:, :, None], -math.inf)
-    weights = drop(scores.softmax(dim=3).to(q.dtype))
-    return (weights.unsqueeze(-1) * v.unsqueeze(2)).sum(3)  # [K, B, S, H, d]
+    mixed = []
+    for s in range(S):
+        t = T - S + s + 1  # this query sees the first t positions
+        scores = (q[:, :, s : s + 1] * k[:, :, :t]).sum(-1, keepdim=True).float() / math.sqrt(q.shape[-1])
+        weights = drop(scores.softmax(dim=2).to(q.dtype))  # [K, B, t, H, 1]
+        mixed.append((weights * v[:, :, :t]).sum(2, keepdim=True))
+    return torch.cat(mixed, dim=2)  # [K, B, S, H, d]

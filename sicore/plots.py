@@ -157,7 +157,7 @@ def transfer_curves(
             axes.plot(own["n_disambiguation"], own["test_accuracy"], color=colour, lw=0.8, alpha=0.7)
     axes.axhline(chance, color="grey", ls=":", lw=1.5)
     _count_axis(axes, sorted(table["n_disambiguation"].unique()))
-    axes.set(xlabel="disambiguation samples in the training set", ylabel="accuracy on a² + ab, unambiguous pairs", ylim=(0, 1.03))
+    axes.set(xlabel="disambiguation samples in the training set", ylabel="accuracy on unambiguous pairs", ylim=(0, 1.03))
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -39,11 +40,9 @@ class Store:
     def open(cls, root: str | Path | None = None) -> Store:
         """The store at ``root``, checked to be writable before anything is computed."""
         path = Path(root) if root else project_root() / ".store"
-        probe = path / f".probe-{os.getpid()}"
         try:
             path.mkdir(parents=True, exist_ok=True)
-            probe.write_text("")
-            probe.unlink()
+            tempfile.TemporaryFile(dir=path).close()
         except OSError as error:
             raise OSError(
                 f"store = {str(path)!r} cannot be written to: {error.strerror}. Choose a writable folder with space"
@@ -52,7 +51,7 @@ class Store:
 
     def path(self, kind: str, spec: Mapping[str, Any]) -> Path:
         """The file of the object that ``spec`` determines."""
-        text = canonical_json({"kind": kind, "code": code_fingerprint(), **spec})
+        text = canonical_json({"kind": kind, "code": code_fingerprint(), "spec": spec})
         return self.root / kind / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
 
     def get(self, kind: str, spec: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -78,9 +77,12 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, kind: str, spec: Mapping[str, Any]) -> Iterator[None]:
-        """Hold the right to make this object; a second process waits here and then finds it."""
+        """Hold the right to make this object; a second process waits here and then finds it.
+
+        The empty lock file stays: to remove it would let a third process lock another file
+        of the same name while the second still holds this one.
+        """
         path = self.path(kind, spec).with_suffix(".lock")
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(path)):
             yield
-        path.unlink(missing_ok=True)

@@ -75,7 +75,7 @@ class Subnetwork:
 
     @property
     def total(self) -> int:
-        """Number of weights that could have been inside: all entries of the masked tensors."""
+        """Number of entries of the masked tensors, all weights that could be inside."""
         return sum(mask.numel() for mask in self.masks.values())
 
     @property

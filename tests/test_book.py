@@ -1,0 +1,318 @@
+"""The book: its extensions, its numbers, its code, and (where it has been built) its HTML."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import torch
+import yaml
+
+from sicore.arithmetic import Computation
+
+ROOT = Path(__file__).parents[1]
+BOOK, HTML = ROOT / "book", ROOT / "_build" / "html"
+sys.path.insert(0, str(BOOK / "_ext"))
+
+import offline  # noqa: E402
+import parameters_table  # noqa: E402
+import run_card  # noqa: E402
+
+NUM = re.compile(r"\{num\}`([^`]*)`")
+
+
+# ---------------------------------------------------------------------------------------
+# Extensions, on small inputs
+
+
+def build(folder: Path, page: str, numbers: dict[str, str] | None = None) -> tuple[str, str]:
+    """Build one page with the book's extensions; its HTML and the warnings."""
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+    (folder / "book" / "runs").mkdir(parents=True)
+    (folder / "results" / "quick").mkdir(parents=True)
+    (folder / "index.md").write_text(f"# Page\n\n{page}\n\n```{{toctree}}\nbook/runs/01_x\n```\n", encoding="utf-8")
+    (folder / "book" / "runs" / "01_x.md").write_text("# Notebook\n", encoding="utf-8")
+    if numbers is not None:
+        record = {
+            "scale": "quick",
+            "seeds": [0, 1],
+            "device": "cpu",
+            "wall_seconds": 75.0,
+            "commit": "abc",
+            "numbers": numbers,
+        }
+        (folder / "results" / "quick" / "01_x.json").write_text(json.dumps(record), encoding="utf-8")
+        (folder / "results" / "quick" / "01_x.csv").write_text("a\n1\n", encoding="utf-8")
+    extensions = ["myst_parser", "numbers_role", "run_card", "parameters_table", "offline"]
+    warnings = folder / "warnings"
+    with warnings.open("w", encoding="utf-8") as stream, patch_docutils(), docutils_namespace():
+        app = Sphinx(
+            folder, None, folder / "out", folder / "trees", "html", confoverrides={"extensions": extensions},
+            status=None, warning=stream,
+        )  # fmt: skip
+        app.build()
+    return (folder / "out" / "index.html").read_text(encoding="utf-8"), re.sub(
+        "\x1b[^m]*m", "", warnings.read_text(encoding="utf-8")
+    )
+
+
+def test_number_is_shown_and_links_to_its_notebook(tmp_path):
+    html, warnings = build(tmp_path, "It is {num}`01_x.acc`.", {"acc": "0.93 ± 0.02"})
+    assert "0.93 ± 0.02" in html
+    assert 'href="book/runs/01_x.html"' in html
+    assert warnings == ""
+
+
+def test_missing_number_warns_with_place_and_known_keys(tmp_path):
+    _, warnings = build(tmp_path, "It is {num}`01_x.nope`.", {"acc": "1", "other": "2"})
+    assert "index.md:3" in warnings
+    assert "acc, other" in warnings
+    assert "nope" in warnings
+
+
+@pytest.mark.parametrize("page", ["{num}`01_x.acc`", "```{run-card} 01_x\n```"])
+def test_missing_result_warns_with_the_fix(tmp_path, page):
+    _, warnings = build(tmp_path, page)
+    assert "index.md:3" in warnings
+    assert "Run notebooks/01_x.ipynb" in warnings
+
+
+def test_run_card_has_facts_command_and_downloads(tmp_path):
+    html, warnings = build(tmp_path, "```{run-card} 01_x\n```", {})
+    assert warnings == ""
+    assert "1 min 15 s" in html
+    assert "python -m sicore run notebooks/01_x.ipynb -f params/quick.yaml" in re.sub("<[^>]*>", "", html)
+    assert len(re.findall(r'href="_downloads/[^"]*/01_x\.(?:csv|json)"', html)) == 2
+
+
+def test_run_card_says_when_the_code_had_local_changes():
+    assert run_card.facts({"commit": "0123456789abc", "changed_since_commit": True}) == {
+        "Commit": "0123456789, changed since"
+    }
+    assert run_card.facts({"commit": "0123456789abc", "changed_since_commit": False}) == {"Commit": "0123456789"}
+    assert [run_card.duration(seconds) for seconds in (48.2, 372, 9000)] == ["48 s", "6 min 12 s", "2 h 30 min"]
+
+
+def test_parameters_are_read_without_running_the_cell():
+    cell = (
+        'n: int = 2  # layers, "x # y" too\nseeds: list[int] = [\n    0, 1,\n]  # one run each\nname: str = "a # b"\n'
+    )
+    n, seeds, name = parameters_table.parse_cell(cell)
+    assert n == ("n", "int", 2, 'layers, "x # y" too')
+    assert seeds == ("seeds", "list[int]", [0, 1], "one run each")
+    assert name == ("name", "str", "a # b", "")
+
+
+@pytest.mark.parametrize("line", ["n = 2", "n: int", "n: int = f(2)", "import os"])
+def test_parameters_of_another_form_are_refused(line):
+    with pytest.raises(ValueError, match="is not of the form"):
+        parameters_table.parse_cell(line)
+
+
+def test_parameter_rows_say_same_where_a_scale_changes_nothing():
+    parameters = parameters_table.parse_cell("n: int = 2  # layers\nlr: float = 0.1  # rate\n")
+    rows = parameters_table.table_rows(parameters, {"smoke": {}, "quick": {"n": 2}, "paper": {"n": 12}})
+    assert rows == [["n", "int", "layers", "2", "same", "12"], ["lr", "float", "rate", "0.1", "same", "same"]]
+
+
+def test_every_notebook_has_a_readable_parameters_cell():
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    assert notebooks
+    for path in notebooks:
+        for name, _, _, meaning in parameters_table.notebook_parameters(path):
+            assert meaning, f"{path.name}: {name} has no meaning (a comment at the end of its line)"
+
+
+def test_outside_assets_are_recognised():
+    assert offline.is_outside("https://cdn.example/x.js")
+    assert offline.is_outside("//cdn.example/x.css")
+    assert offline.is_outside("_static/sphinx-thebe.js")
+    assert not offline.is_outside("_static/mathjax/tex-svg.js")
+
+
+# ---------------------------------------------------------------------------------------
+# Pages, as written
+
+
+def test_every_number_on_a_page_has_a_result():
+    folder = ROOT / "results" / "quick"
+    if not list(folder.glob("*.json")):
+        pytest.skip("no results at the quick scale yet: run `make book`")
+    known = {
+        f"{path.stem}.{key}"
+        for path in folder.glob("*.json")
+        for key in json.loads(path.read_text(encoding="utf-8")).get("numbers", {})
+    }
+    asked = {
+        (page.name, target) for page in BOOK.glob("*.md") for target in NUM.findall(page.read_text(encoding="utf-8"))
+    }
+    assert asked, "no page shows a result"
+    missing = sorted(f"{page}: {target}" for page, target in asked if target not in known)
+    assert not missing, f"no such number in results/quick: {missing}"
+
+
+def test_every_cited_source_is_in_the_bibliography():
+    entries = set(re.findall(r"^@\w+\{(\S+),", (BOOK / "references.bib").read_text(encoding="utf-8"), re.MULTILINE))
+    pages = "".join(page.read_text(encoding="utf-8") for page in BOOK.glob("*.md"))
+    assert set(re.findall(r"\{cite:[pt]\}`([^`]*)`", pages)) == entries
+
+
+def test_the_tables_of_the_task_are_right():
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| (\d) \| (\d) \| (\d) \|$", (BOOK / "task.md").read_text(), re.MULTILINE)
+    assert len(rows) == 6
+    for a, b, *answers in [map(int, row) for row in rows]:
+        computed = [
+            int(Computation.parse(f)(torch.tensor(a), torch.tensor(b), 7)) for f in ("a^2 + ab", "2a^2", "2b^2")
+        ]
+        assert computed == answers
+        assert len(set(answers)) == (1 if a == b else 3)
+
+
+def test_the_code_for_your_own_model_runs(tmp_path):
+    code = re.findall(r"```python\n(.*?)```", (BOOK / "own_model.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(code) == 2
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(code)], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Subnetwork(")
+    assert (tmp_path / "product.safetensors").is_file()
+
+
+def test_the_pictures_of_the_method_are_what_their_script_draws(tmp_path):
+    script = tmp_path / "figures" / "method.py"
+    script.parent.mkdir()
+    (tmp_path / "_static").mkdir()
+    script.write_text((BOOK / "figures" / "method.py").read_text(encoding="utf-8"), encoding="utf-8")
+    subprocess.run([sys.executable, str(script)], check=True)
+    for drawn in (tmp_path / "_static").iterdir():
+        assert drawn.read_text(encoding="utf-8") == (BOOK / "_static" / drawn.name).read_text(encoding="utf-8")
+
+
+def test_citation_file_agrees_with_the_package():
+    import tomllib
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (str(citation["version"]), citation["license"]) == (project["version"], project["license"])
+
+
+# ---------------------------------------------------------------------------------------
+# Pages, as built
+
+
+class Page(HTMLParser):
+    """What a page loads, links to, offers as targets, and shows as images."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+        self.images: list[dict[str, str | None]] = []
+        self.styles: list[str] = []
+        self.scripts: list[str] = []
+        self.inside = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.inside = tag
+        self.ids |= {given[name] or "" for name in ("id", "name") if name in given}
+        if tag == "a" and given.get("href"):
+            self.links.append(given["href"] or "")
+        if tag == "img":
+            self.images.append(given)
+        if tag == "link" and not {"canonical", "next", "prev", "search", "index", "author"} & set(
+            (given.get("rel") or "").split()
+        ):
+            self.loads.append(given.get("href") or "")
+        for name in ("src", "poster", "data"):
+            if given.get(name):
+                self.loads.append(given[name] or "")
+        self.loads += [part.split()[0] for part in (given.get("srcset") or "").split(",") if part.strip()]
+        self.styles.append(given.get("style") or "")
+
+    def handle_data(self, data: str) -> None:
+        if self.inside in ("style", "script"):
+            (self.styles if self.inside == "style" else self.scripts).append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+
+def css_loads(text: str) -> list[str]:
+    """Addresses that a style sheet loads, by ``url()`` or ``@import``."""
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    found = re.findall(r"url\(\s*[\"']?(.*?)[\"']?\s*\)|@import\s+[\"'](.*?)[\"']", text)
+    return [address for pair in found for address in pair if address]
+
+
+def is_outside(address: str) -> bool:
+    return address.strip().startswith(("http:", "https:", "//"))
+
+
+@cache
+def built() -> dict[Path, Page]:
+    return {path: Page(path) for path in sorted(HTML.rglob("*.html")) if "_static" not in path.parts}
+
+
+needs_html = pytest.mark.skipif(not HTML.is_dir(), reason="the book is not built: run `make book`")
+
+
+@needs_html
+def test_built_pages_load_nothing_from_outside():
+    found = [
+        f"{path.relative_to(HTML)}: {address}"
+        for path, page in built().items()
+        for address in page.loads + [address for style in page.styles for address in css_loads(style)]
+        if is_outside(address)
+    ]
+    sheets = {path: css_loads(path.read_text(encoding="utf-8")) for path in HTML.rglob("*.css")}
+    found += [
+        f"{path.relative_to(HTML)}: {address}"
+        for path, all_ in sheets.items()
+        for address in all_
+        if is_outside(address)
+    ]
+    assert not found
+    for path, page in built().items():
+        for script in page.scripts:
+            assert "https://" not in script, f"{path}: an inline script names an outside address"
+
+
+@needs_html
+def test_built_images_have_text_for_those_who_cannot_see_them():
+    found = [
+        f"{path.relative_to(HTML)}: {image.get('src')}"[:120]
+        for path, page in built().items()
+        for image in page.images
+        # A picture without a text gets its file's name, which says nothing.
+        if not (image.get("alt") or "").strip() or re.search(r"\.(png|svg|jpe?g)$", image["alt"] or "")
+    ]
+    assert not found
+
+
+@needs_html
+def test_built_links_and_loads_lead_somewhere():
+    broken = []
+    for path, page in built().items():
+        for address in page.links + page.loads:
+            parts = urlsplit(address)
+            if parts.scheme or parts.netloc or address.startswith("data:"):
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            target = target / "index.html" if target.is_dir() else target
+            anchors = built()[target].ids if target in built() else {parts.fragment}
+            if not target.is_file() or (parts.fragment and unquote(parts.fragment) not in anchors):
+                broken.append(f"{path.relative_to(HTML)}: {address}")
+    assert not broken

@@ -1,0 +1,478 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sicore import arithmetic as ar
+from sicore.files import save_tensors
+from sicore.models import Dropout, gpt2, stack
+from sicore.training import check_device, clip_, train, vmapped
+
+NUMBERS = 12
+
+
+def pairs_batches(ids, batch=8, steps=200):
+    """Batches that depend on a model's number, not on its place in the stack."""
+    sets = [ar.all_pairs(NUMBERS)[i : 100 + 7 * i] for i in ids]
+    generators = [torch.Generator().manual_seed(i) for i in ids]
+    computation = ar.Computation.parse("a + ab")
+    return ar.samples(sets, computation, p=5, numbers=NUMBERS, batch=batch, steps=steps, generators=generators)
+
+
+def net(seed, n_layer=1):
+    return gpt2(vocab=NUMBERS + 1, n_layer=n_layer, n_embd=16, n_head=2, seed=seed).eval()
+
+
+def train_gpt2(ids, *, dropout=0.0, n_layer=1, **settings):
+    settings = {"steps": 12, "lr": 1e-3, "weight_decay": 0.01, "clip": 0.5, "every": 4, **settings}
+    losses = ar.losses(n_head=2, dropout=Dropout(dropout, [900 + i for i in ids]))
+    return train(losses, stack([net(i, n_layer) for i in ids]), pairs_batches(ids), **settings)
+
+
+def same(params, others, rows=slice(None), other_rows=slice(None)):
+    return all(torch.equal(params[name][rows], others[name][other_rows]) for name in params)
+
+
+# Quadratic toy problems: model k is pulled towards TARGETS[k].
+TARGETS = torch.tensor([[1.0, 2.0], [-1.0, 0.5], [3.0, 3.0]])
+
+
+def pull(params, context, batch, step):
+    return ((params["x"] - context["target"]) ** 2).sum(1)
+
+
+def toy(k=3, losses=pull, **settings):
+    settings = {"steps": 10, "lr": 0.1, "context": {"target": TARGETS[:k]}, **settings}
+    return train(losses, {"x": torch.zeros(k, 2)}, lambda step, active: None, **settings)
+
+
+@pytest.mark.parametrize("all_positions", [False, True])
+def test_stack_trains_what_plain_loops_over_hugging_face_models_train(all_positions):
+    ids, steps, lr = [0, 1, 2], 100, 1e-3
+    data = pairs_batches(ids)
+    stacked = train(
+        ar.losses(n_head=2, all_positions=all_positions), stack([net(i, 2) for i in ids]), data,
+        steps=steps, lr=lr, betas=(0.9, 0.99), weight_decay=0.1, clip=0.7, linear_decay=True, every=1,
+    )  # fmt: skip
+    for k in ids:
+        model = net(k, 2)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+        values = []
+        for step in range(steps):
+            inputs, answers = (part[0] for part in data(step, torch.tensor([k])))
+            logits = model(inputs).logits
+            if all_positions:
+                targets = torch.cat([inputs[:, 1:], answers[:, None]], 1)
+                loss = F.cross_entropy(logits.reshape(-1, NUMBERS + 1), targets.reshape(-1))
+            else:
+                loss = F.cross_entropy(logits[:, -1], answers)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.7)
+            optimizer.step()
+            schedule.step()
+            values.append(loss.item())
+        assert [row["loss"] for row in stacked.history if row["model"] == k] == pytest.approx(values, abs=1e-5)
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(stacked.params[name][k], parameter.detach(), atol=2e-4, rtol=0, msg=name)
+
+
+def test_functional_path_agrees_with_the_stacked_path():
+    ids = [0, 1, 2]
+    template = net(0)
+    losses = vmapped(template, lambda call, batch: F.cross_entropy(call(batch[0]).logits[:, -1], batch[1]))
+    start, data = stack([net(i) for i in ids]), pairs_batches(ids)
+    settings = {"steps": 20, "lr": 1e-3, "weight_decay": 0.01, "clip": 0.5, "every": 1}
+    one, other = train(losses, start, data, **settings), train(ar.losses(n_head=2), start, data, **settings)
+    assert [r["loss"] for r in one.history] == pytest.approx([r["loss"] for r in other.history], abs=1e-5)
+    for name in start:
+        torch.testing.assert_close(one.params[name], other.params[name], atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("order", [[0], [2], [2, 0], [3, 1, 2, 0]])
+def test_bits_of_a_model_do_not_depend_on_its_stack(dropout, order):
+    together = train_gpt2([0, 1, 2, 3], dropout=dropout)
+    part = train_gpt2(order, dropout=dropout)
+    assert same(part.params, together.params, slice(None), order)
+    rows = {(row["model"], row["step"]): row["loss"] for row in together.history}
+    for row in part.history:
+        assert row["loss"] == rows[order[row["model"]], row["step"]]
+
+
+def test_same_seed_same_bits():
+    assert same(train_gpt2([0, 1], dropout=0.2).params, train_gpt2([0, 1], dropout=0.2).params)
+
+
+def test_dropout_changes_the_result():
+    assert not same(train_gpt2([0], dropout=0.2).params, train_gpt2([0]).params)
+
+
+def test_initial_parameters_are_left_alone_and_results_need_no_gradient():
+    start = {"x": torch.zeros(3, 2)}
+    result = train(pull, start, lambda step, active: None, steps=3, lr=0.1, context={"target": TARGETS})
+    assert not bool(start["x"].any())
+    assert not result.params["x"].requires_grad
+    assert bool(result.params["x"].all())
+
+
+def test_first_step_of_adamw_by_hand():
+    # The first step of Adam has length lr in every entry; decoupled decay shrinks the start by lr * decay.
+    start = {"x": torch.tensor([[4.0, -2.0]])}
+    result = train(pull, start, lambda s, a: None, steps=1, lr=0.1, weight_decay=0.5, context={"target": TARGETS[:1]})
+    expected = [4 * (1 - 0.05) - 0.1, -2 * (1 - 0.05) + 0.1]
+    assert result.params["x"][0].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_linear_decay_by_hand():
+    # With a constant gradient every Adam step has the length of the learning rate: 0.1 * (1 + 3/4 + 2/4 + 1/4).
+    slope = lambda params, context, batch, step: params["x"].sum(1)  # noqa: E731
+    falling = train(slope, {"x": torch.zeros(1, 1)}, lambda s, a: None, steps=4, lr=0.1, linear_decay=True)
+    constant = train(slope, {"x": torch.zeros(1, 1)}, lambda s, a: None, steps=4, lr=0.1)
+    assert float(falling.params["x"]) == pytest.approx(-0.25, abs=1e-5)
+    assert float(constant.params["x"]) == pytest.approx(-0.4, abs=1e-5)
+
+
+def test_clipping_agrees_with_torch_for_every_model(rng):
+    scales = torch.tensor([0.01, 1.0, 100.0])
+    grads = {"a": torch.randn(3, 4, 5, generator=rng), "b": torch.randn(3, 2, generator=rng)}
+    params = []
+    for grad in grads.values():
+        parameter = nn.Parameter(torch.zeros_like(grad))
+        parameter.grad = grad * scales.view(-1, *[1] * (grad.dim() - 1))
+        params.append(parameter)
+    single = []
+    for k in range(3):
+        own = [nn.Parameter(torch.zeros_like(p[k])) for p in params]
+        for parameter, source in zip(own, params, strict=True):
+            parameter.grad = source.grad[k].clone()
+        torch.nn.utils.clip_grad_norm_(own, 1.0)
+        single.append(own)
+    before = [parameter.grad[0].clone() for parameter in params]
+    clip_(params, 1.0)
+    for k in range(3):
+        for parameter, own in zip(params, single[k], strict=True):
+            torch.testing.assert_close(parameter.grad[k], own.grad, rtol=1e-6, atol=0)
+    assert all(torch.equal(parameter.grad[0], old) for parameter, old in zip(params, before, strict=True))
+    norm = sum(parameter.grad[2].square().sum() for parameter in params).sqrt()
+    assert float(norm) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_parameters_that_are_single_numbers_can_be_trained():
+    shift = lambda params, context, batch, step: (params["x"] - 1) ** 2  # noqa: E731
+    result = train(shift, {"x": torch.zeros(2)}, lambda s, a: None, steps=5, lr=0.1, clip=1.0)
+    assert result.params["x"].tolist() == pytest.approx([0.5, 0.5], abs=0.05)
+
+
+# Early stopping
+
+
+def distance(params, context, step, active):
+    return {"distance": (params["x"] - context["target"]).abs().amax(1)}
+
+
+def test_models_stop_alone_with_the_parameters_of_a_single_run():
+    settings = {"steps": 60, "lr": 0.1, "every": 5, "evaluate": distance, "metric": "distance", "maximise": False}
+    together = toy(target=0.3, **settings)
+    assert together.steps == [20, 10, 35]
+    for k in range(3):
+        context = {"target": TARGETS[k : k + 1]}
+        start = {"x": torch.zeros(1, 2)}
+        alone = train(pull, start, lambda s, a: None, target=0.3, context=context, **settings)
+        plain = train(pull, start, lambda s, a: None, steps=together.steps[k], lr=0.1, context=context)
+        assert alone.steps == [together.steps[k]]
+        assert torch.equal(alone.params["x"][0], together.params["x"][k])
+        assert torch.equal(plain.params["x"][0], together.params["x"][k])
+        assert max(row["step"] for row in together.history if row["model"] == k) == together.steps[k]
+
+
+def test_stopped_gpt2_models_leave_the_others_bits_alone():
+    scores = {0: 8, 2: 4}  # model -> step at which it reaches the target
+    evaluate = lambda params, context, step, active: {  # noqa: E731
+        "score": torch.tensor([float(step >= scores.get(i, 99)) for i in active.tolist()])
+    }
+    stopped = train_gpt2([0, 1, 2, 3], dropout=0.2, evaluate=evaluate, metric="score", target=1.0)
+    assert stopped.steps == [8, 12, 4, 12]
+    for steps in (4, 8, 12):
+        rows = [k for k in range(4) if stopped.steps[k] == steps]
+        assert same(stopped.params, train_gpt2([0, 1, 2, 3], dropout=0.2, steps=steps).params, rows, rows)
+
+
+def test_batches_and_evaluations_are_asked_only_for_models_that_still_train():
+    seen = []
+    evaluate = lambda params, context, step, active: {"score": (active == 1).float()}  # noqa: E731
+
+    def batches(step, active):
+        seen.append(active.tolist())
+
+    settings = {"evaluate": evaluate, "every": 2, "metric": "score", "target": 1.0, "context": {"target": TARGETS}}
+    result = train(pull, {"x": torch.zeros(3, 2)}, batches, steps=4, lr=0.1, **settings)
+    assert seen == [[0, 1, 2], [0, 1, 2], [0, 2], [0, 2]]
+    assert result.steps == [4, 2, 4]
+    assert [row["model"] for row in result.history] == [0, 1, 2, 0, 2]
+
+
+def test_context_index_names_the_models_that_still_train():
+    seen = []
+
+    def losses(params, context, batch, step):
+        seen.append(context["index"].tolist())
+        return pull(params, context, batch, step)
+
+    evaluate = lambda params, context, step, active: {"score": (active == 0).float()}  # noqa: E731
+    toy(losses=losses, steps=2, every=1, evaluate=evaluate, metric="score", target=1.0)
+    assert seen == [[0, 1, 2], [1, 2]]
+
+
+def scripted(scores):
+    """Evaluation that returns scores[k][n] at the n-th evaluation."""
+    return lambda params, context, step, active: {
+        "score": torch.tensor([scores[k][step - 1] for k in active.tolist()]),
+        "entry": params["x"][:, 0].clone(),
+    }
+
+
+def test_patience_counts_evaluations_without_improvement():
+    scores = [[1, 2, 2, 2, 5, 6], [5, 4, 6, 5, 5, 5], [1, 2, 3, 4, 5, 6]]
+    result = toy(steps=6, every=1, evaluate=scripted(scores), metric="score", patience=2)
+    assert result.steps == [4, 5, 6]
+    low = [[-value for value in row] for row in scores]
+    assert toy(steps=6, every=1, evaluate=scripted(low), metric="score", patience=2, maximise=False).steps == [4, 5, 6]
+
+
+def test_best_evaluation_is_kept_and_the_first_of_equals_wins():
+    scores = [[1, 3, 3, 2], [4, 3, 2, 1], [1, 2, 3, 4]]
+    result = toy(steps=4, every=1, evaluate=scripted(scores), metric="score", keep_best=True)
+    entry = {(row["model"], row["step"]): row["entry"] for row in result.history}
+    assert result.params["x"][:, 0].tolist() == [entry[0, 2], entry[1, 1], entry[2, 4]]
+    assert result.steps == [4, 4, 4]
+
+
+def test_best_evaluation_is_kept_when_patience_ends():
+    scores = [[1, 3, 2, 2, 9], [1, 2, 3, 4, 5], [9, 1, 1, 1, 1]]
+    result = toy(steps=5, every=1, evaluate=scripted(scores), metric="score", keep_best=True, patience=2)
+    entry = {(row["model"], row["step"]): row["entry"] for row in result.history}
+    assert result.params["x"][:, 0].tolist() == [entry[0, 2], entry[1, 5], entry[2, 1]]
+    assert result.steps == [4, 5, 3]
+
+
+def test_history_has_a_row_per_model_every_so_many_steps_and_at_the_end():
+    result = toy(k=2, steps=7, every=3, evaluate=distance)
+    assert [(row["model"], row["step"]) for row in result.history] == [(0, 3), (1, 3), (0, 6), (1, 6), (0, 7), (1, 7)]
+    assert all(set(row) == {"model", "step", "loss", "distance"} for row in result.history)
+
+
+# Checkpoints
+
+
+class Killed(Exception):
+    pass
+
+
+def interrupted(data, at):
+    def batches(step, active):
+        if step == at:
+            raise Killed
+        return data(step, active)
+
+    return batches
+
+
+def checkpointed(path, at=None, ids=(0, 1, 2), **settings):
+    scores = {0: 4}
+    evaluate = lambda params, context, step, active: {  # noqa: E731
+        "score": torch.tensor([float(step >= scores.get(i, 99)) + 0.01 * (step == 6) for i in active.tolist()])
+    }
+    losses = ar.losses(n_head=2, dropout=Dropout(0.2, list(ids)))
+    settings = {
+        "steps": 12, "lr": 1e-3, "weight_decay": 0.01, "clip": 0.5, "every": 2, "evaluate": evaluate,
+        "metric": "score", "target": 1.0, "keep_best": True, "linear_decay": True, "checkpoint_seconds": 0.0,
+        **settings,
+    }  # fmt: skip
+    data = pairs_batches(list(ids))
+    return train(losses, stack([net(i) for i in ids]), interrupted(data, at), checkpoint=path, **settings)
+
+
+@pytest.mark.parametrize("at", [1, 5, 9, 11])
+def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, at):
+    expected = checkpointed(None)
+    path = tmp_path / "run.checkpoint"
+    with pytest.raises(Killed):
+        checkpointed(path, at)
+    assert path.is_file()
+    asked = []
+    resumed = checkpointed(path, progress=asked.append)
+    assert same(resumed.params, expected.params)
+    assert (resumed.steps, resumed.history) == (expected.steps, expected.history)
+    assert len(asked) - 1 == 12 - at
+    assert not path.exists()
+
+
+def test_run_killed_twice_resumes_twice(tmp_path):
+    path = tmp_path / "run.checkpoint"
+    for at in (3, 7):
+        with pytest.raises(Killed):
+            checkpointed(path, at)
+    assert same(checkpointed(path).params, checkpointed(None).params)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "foreign", "other model"])
+def test_unusable_checkpoint_is_ignored(tmp_path, damage):
+    path = tmp_path / "run.checkpoint"
+    with pytest.raises(Killed):
+        checkpointed(path, 5)
+    whole = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif damage == "flipped":
+        path.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
+    elif damage == "foreign":
+        save_tensors(path, {"w": torch.ones(2)}, {"kind": "subnetwork"})
+    else:
+        save_tensors(path, {"active": torch.arange(3), "params/x": torch.ones(3, 2)}, {"kind": "checkpoint", "step": 5})
+    assert same(checkpointed(path).params, checkpointed(None).params)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("ids", [(0,), (0, 1), (0, 1, 2, 0)])
+@pytest.mark.parametrize("at", [3, 5])
+def test_checkpoint_of_a_stack_of_another_size_is_ignored(tmp_path, ids, at):
+    path = tmp_path / "run.checkpoint"
+    with pytest.raises(Killed):
+        checkpointed(path, at)  # one of three models has stopped before step 5
+    resumed, expected = checkpointed(path, ids=ids), checkpointed(None, ids=ids)
+    assert same(resumed.params, expected.params)
+    assert resumed.steps == expected.steps
+
+
+def test_checkpoint_of_other_shapes_is_ignored(tmp_path):
+    path = tmp_path / "run.checkpoint"
+    settings = {"steps": 4, "lr": 0.1, "checkpoint": path, "checkpoint_seconds": 0.0}
+    losses = lambda params, context, batch, step: params["x"].square().flatten(1).sum(1)  # noqa: E731
+    with pytest.raises(Killed):
+        train(losses, {"x": torch.ones(2, 3)}, interrupted(lambda s, a: None, 2), **settings)
+    result = train(losses, {"x": torch.ones(2, 4)}, lambda s, a: None, **settings)
+    assert result.params["x"].shape == (2, 4)
+
+
+def test_values_that_are_not_numbers_do_not_break_a_checkpoint(tmp_path):
+    nowhere = lambda params, context, step, active: {"score": torch.full((len(active),), math.nan)}  # noqa: E731
+    result = toy(steps=3, every=1, evaluate=nowhere, checkpoint=tmp_path / "c", checkpoint_seconds=0.0)
+    assert len(result.history) == 9
+
+
+# Errors
+
+
+def test_loss_that_is_not_finite_names_model_and_step():
+    def losses(params, context, batch, step):
+        value = pull(params, context, batch, step)
+        return torch.where(torch.arange(3) == 1, value / (3 - step), value)
+
+    with pytest.raises(FloatingPointError, match=r"model 1 .*step 3"):
+        toy(losses=losses)
+
+
+def test_loss_that_is_not_finite_names_the_model_by_its_place_in_the_whole_stack():
+    evaluate = lambda params, context, step, active: {"score": (active == 0).float()}  # noqa: E731
+
+    def losses(params, context, batch, step):
+        return pull(params, context, batch, step) / (1.0 if step < 2 else 0.0)
+
+    with pytest.raises(FloatingPointError, match=r"model 1, 2 .*step 2"):
+        toy(losses=losses, evaluate=evaluate, every=1, metric="score", target=1.0)
+
+
+def test_parameters_that_are_not_finite_in_the_end_are_an_error():
+    def losses(params, context, batch, step):
+        return (params["x"] * 1e30).sum(1).clamp(max=0) + 0 * (params["x"] - 1).sqrt().nan_to_num(0).sum(1)
+
+    with pytest.raises(FloatingPointError, match="'x' of model 0"):
+        toy(k=1, losses=losses, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 0), ("steps", 1.5), ("steps", True), ("every", 0), ("lr", 0), ("lr", -1.0), ("lr", math.inf),
+        ("lr", math.nan), ("clip", 0), ("clip", -1.0), ("weight_decay", -0.1), ("weight_decay", math.nan),
+    ],
+)  # fmt: skip
+def test_setting_out_of_range_is_named_before_training(name, value):
+    calls = []
+    with pytest.raises(ValueError, match=f"{name} = {value!r}"):
+        train(pull, {"x": torch.zeros(1, 2)}, lambda s, a: calls.append(s), **{"steps": 3, "lr": 0.1, name: value})
+    assert calls == []
+
+
+@pytest.mark.parametrize("settings", [{"target": 1.0}, {"patience": 2}, {"keep_best": True}])
+def test_stopping_without_metric_is_an_error(settings):
+    with pytest.raises(ValueError, match="need metric"):
+        toy(**settings)
+
+
+def test_metric_without_evaluate_is_an_error():
+    with pytest.raises(ValueError, match="'distance' needs evaluate"):
+        toy(metric="distance")
+
+
+def test_metric_that_is_not_measured_lists_what_is():
+    with pytest.raises(ValueError, match=r"'acuracy' is not measured.*distance"):
+        toy(metric="acuracy", evaluate=distance)
+
+
+def test_nothing_to_train_is_an_error():
+    with pytest.raises(ValueError, match="params is empty"):
+        train(pull, {}, lambda s, a: None, steps=1, lr=0.1)
+
+
+def test_different_leading_axes_are_an_error_with_the_sizes():
+    with pytest.raises(ValueError, match=r"'x': 2.*'y': 3"):
+        train(pull, {"x": torch.zeros(2, 1), "y": torch.zeros(3, 1)}, lambda s, a: None, steps=1, lr=0.1)
+
+
+@pytest.mark.parametrize("value", [lambda loss: loss.sum(), lambda loss: loss[:2], lambda loss: loss[:, None]])
+def test_losses_of_the_wrong_shape_are_an_error_with_both_shapes(value):
+    with pytest.raises(ValueError, match=r"losses returned shape .*\(3,\)"):
+        toy(losses=lambda *args: value(pull(*args)))
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta"])
+def test_unknown_device_names_what_there_is(device):
+    with pytest.raises(ValueError, match=f"device = '{device}' is not available; this machine has cpu"):
+        check_device(device)
+
+
+def test_cpu_is_there():
+    assert check_device("cpu") == torch.device("cpu")
+
+
+def test_batchnorm_in_training_mode_is_refused_and_in_evaluation_mode_runs(rng):
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    loss = lambda call, batch: call(batch).square().mean()  # noqa: E731
+    with pytest.raises(ValueError, match=r"'1' is a BatchNorm in training mode"):
+        vmapped(model, loss)
+    model.eval()
+    statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    start = stack([model, model])
+    result = train(vmapped(model, loss), start, lambda s, a: torch.randn(len(a), 4, 2), steps=3, lr=0.1)
+    assert not torch.equal(result.params["0.weight"], start["0.weight"])
+    assert all(torch.equal(buffer, statistics[name]) for name, buffer in model.named_buffers())
+
+
+def test_functional_path_draws_dropout_for_every_model_by_itself():
+    losses = vmapped(nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5)), lambda call, batch: call(batch).sum())
+    params = {"0.weight": torch.ones(2, 1, 1), "0.bias": torch.zeros(2, 1)}
+    torch.manual_seed(0)
+    values = losses(params, {}, torch.ones(2, 200, 1), 0)
+    assert float(values[0]) != float(values[1])
+
+
+def test_progress_counts_the_models_of_every_step():
+    told = []
+    evaluate = lambda params, context, step, active: {"score": (active == 1).float()}  # noqa: E731
+    toy(steps=4, every=2, evaluate=evaluate, metric="score", target=1.0, progress=told.append)
+    assert told == [0, 3, 3, 2, 2]
