@@ -152,8 +152,11 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     rate = {dtype: matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    print(f"one thread; matmul rate float32 {rate[torch.float32] / 1e9:.0f}, bfloat16 {rate[torch.bfloat16] / 1e9:.0f} GFLOP/s")
-    print(f"stack of {given.stack}, batch {BATCH}, {given.rounds} rounds of {given.steps} steps; ms a model a step, median")
+    single, short = (rate[dtype] / 1e9 for dtype in (torch.float32, torch.bfloat16))
+    print(f"one thread; matmul rate float32 {single:.0f}, bfloat16 {short:.0f} GFLOP/s")
+    print(
+        f"stack of {given.stack}, batch {BATCH}, {given.rounds} rounds of {given.steps} steps; median ms a model a step"
+    )
     print(f"{'layers':>6} {'stage':>10} {'variant':>12} {'ms':>7} {'x loop':>7} {'floor ms':>9} {'of peak':>8}")
     for n_layer in given.layers:
         for name in given.stages:
@@ -177,7 +180,10 @@ def main() -> None:
                 ratio = statistics.median(a / b for a, b in zip(times["loop float32"], times[label], strict=True))
                 floor = operations(n_layer) / rate[dtype] * 1e3
                 ms = statistics.median(times[label])
-                print(f"{n_layer:>6} {name:>10} {label:>12} {ms:7.2f} {ratio:7.2f} {floor:9.2f} {floor / ms:8.0%}", flush=True)
+                print(
+                    f"{n_layer:>6} {name:>10} {label:>12} {ms:7.2f} {ratio:7.2f} {floor:9.2f} {floor / ms:8.0%}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

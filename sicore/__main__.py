@@ -15,10 +15,14 @@ def main(words: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run", help="execute notebooks with checked parameters")
     one.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="one or several, executed in this order")
-    one.add_argument("-f", "--file", action="append", default=[], help="parameter file (YAML), such as params/quick.yaml")
+    one.add_argument(
+        "-f", "--file", action="append", default=[], help="parameter file (YAML), such as params/quick.yaml"
+    )
     one.add_argument("-p", "--parameter", action="append", nargs=2, default=[], metavar=("NAME", "VALUE"))
     one.add_argument("-o", "--output", help="folder of the executed copies (default: runs/<scale>)")
-    one.add_argument("--if-changed", action="store_true", help="skip what has already run with this notebook, parameters and code")
+    one.add_argument(
+        "--if-changed", action="store_true", help="skip what has already run with this notebook, parameters and code"
+    )
     given = parser.parse_args(words)
     for notebook in given.notebooks:
         try:
@@ -29,7 +33,10 @@ def main(words: list[str] | None = None) -> int:
             print(f"sicore: {error}", file=sys.stderr)
             return 2
         except Exception as error:  # a failed cell, a dead kernel: one clear line, not papermill's stack
-            print(f"{error}\nsicore: {notebook} failed ({type(error).__name__}); its executed copy is not complete", file=sys.stderr)
+            print(
+                f"{error}\nsicore: {notebook} failed ({type(error).__name__}); its executed copy is not complete",
+                file=sys.stderr,
+            )
             return 1
         print(f"{path}: {'executed' if now else 'up to date'}")
     return 0

@@ -59,7 +59,9 @@ class Computation:
         place that was not understood.
         """
         if not isinstance(text, str) or len(text) > 200:
-            raise ValueError(f"computation = {str(text)[:40]!r}: expected a string of up to 200 characters, such as 'a^2 + ab'")
+            raise ValueError(
+                f"computation = {str(text)[:40]!r}: expected a string of up to 200 characters, such as 'a^2 + ab'"
+            )
         compact = text.replace("**", "^").replace(" ", "")
         split_number = re.search(r"\d +\d", text)
         sums: dict[tuple[int, int], int] = {}
@@ -132,7 +134,9 @@ def vocabulary(numbers: int, p: int) -> int:
     """
     check_modulus(p)
     if isinstance(numbers, bool) or not isinstance(numbers, int) or numbers < p:
-        raise ValueError(f"numbers = {numbers!r}: at least p = {p} numbers are needed, so that every answer has a token")
+        raise ValueError(
+            f"numbers = {numbers!r}: at least p = {p} numbers are needed, so that every answer has a token"
+        )
     return numbers + 1
 
 
@@ -168,7 +172,9 @@ def split_pairs(numbers: int, sizes: Sequence[int], generator: torch.Generator, 
     if min(sizes, default=0) < 0:
         raise ValueError(f"sizes = {list(sizes)}: a set cannot have fewer than 0 pairs")
     if wanted > exist:
-        raise ValueError(f"{wanted} pairs are asked for ({' + '.join(map(str, sizes))}), only {exist} exist with {numbers} numbers")
+        raise ValueError(
+            f"{wanted} pairs are asked for ({' + '.join(map(str, sizes))}), only {exist} exist with {numbers} numbers"
+        )
     first = torch.empty(0, dtype=torch.long)
     if cover and sizes:
         if sizes[0] < numbers:
@@ -260,9 +266,7 @@ def samples(
     padded = torch.stack([torch.cat([pairs, pairs.new_zeros(longest - len(pairs), 2)]) for pairs in sets])
     orders = [sample_order(len(pairs), steps * batch, g) for pairs, g in zip(sets, generators, strict=True)]
     answers = computation(padded[..., 0], padded[..., 1], p)
-    return Samples(
-        tokens(padded, numbers).to(device), answers.to(device), torch.stack(orders).to(device), batch
-    )
+    return Samples(tokens(padded, numbers).to(device), answers.to(device), torch.stack(orders).to(device), batch)
 
 
 def distinct(pairs: Tensor, computations: Sequence[Computation], p: int) -> Tensor:

@@ -38,7 +38,7 @@ class _Masked(torch.autograd.Function):
         return source * mask.to(source.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         mask, source, penalty = ctx.saved_tensors
         total = (grad * source).to(mask.dtype).add_(penalty.view(-1, *[1] * (source.dim() - 1))).mul_(ctx.T)
         return torch.ops.aten.sigmoid_backward(total, mask), None, None, None
@@ -107,7 +107,9 @@ def discover(
     names = tuple(names)
     missing = [name for name in names if name not in source]
     if missing or not names:
-        raise ValueError(f"names: the source has no parameter {', '.join(missing) or '(none was named)'}; it has {', '.join(source)}")
+        raise ValueError(
+            f"names: the source has no parameter {', '.join(missing) or '(none was named)'}; it has {', '.join(source)}"
+        )
     K = len(next(iter(source.values())))
     source = {name: tensor.detach() for name, tensor in source.items()}
     lam = torch.as_tensor(penalty, dtype=torch.float32)

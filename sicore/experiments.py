@@ -230,7 +230,9 @@ def transfers(
         raise ValueError("n_disambiguation is empty: name at least one number of samples")
     for n in n_disambiguation:
         if n < 0 or n + ambiguous < 1:
-            raise ValueError(f"n_disambiguation = {n} with ambiguous = {ambiguous}: a training set needs 1 sample or more")
+            raise ValueError(
+                f"n_disambiguation = {n} with ambiguous = {ambiguous}: a training set needs 1 sample or more"
+            )
     for condition in conditions:
         if condition not in CONDITIONS:
             raise ValueError(f"conditions: {condition!r} does not exist; expected some of {', '.join(CONDITIONS)}")
@@ -239,7 +241,7 @@ def transfers(
         "test_pairs": test_pairs, "steps": steps, "batch": batch, "lr": lr, "weight_decay": weight_decay,
         "dropout": dropout, "clip": clip, "every": every, "inherit": list(inherit), "freeze": freeze, "dtype": dtype,
     }  # fmt: skip
-    specs = [
+    specs: list[Spec] = [
         {**settings, "condition": condition, "n_disambiguation": n, "source": one.spec}
         for condition in conditions for one in found for n in n_disambiguation
     ]  # fmt: skip
@@ -247,7 +249,6 @@ def transfers(
         _, _, test = _transfer_pairs({**settings, "n_disambiguation": max(n_disambiguation), "source": one.spec})
         base = one.spec["base"]
         agreement(torch.zeros(len(test)), test, candidates, base["p"])  # candidates that cannot be told apart
-        _build(base, seed=0)
         Dropout(dropout, [])
         _inherited_names(one.spec["base"], inherit)
     results = _make("transfer", specs, machine, _train_transfers)
@@ -274,17 +275,27 @@ def _make(
     kind: str, specs: Sequence[Spec], machine: Machine, job: Callable[[list[Spec], Machine, Any], None]
 ) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:
     """Read every object of ``specs``; make the missing ones in chunks, in several processes."""
-    while missing := [spec for spec in specs if machine.store.get(kind, spec) is None]:
+    missing = [spec for spec in specs if machine.store.get(kind, spec) is None]
+    if missing:
         chunks = _chunks(missing, machine)
         total = sum(spec["steps"] for spec in missing)
-        with tqdm(total=total, desc=f"{kind}: {len(missing)} to train", unit="step", unit_scale=True, mininterval=1) as bar:
+        with tqdm(
+            total=total, desc=f"{kind}: {len(missing)} to train", unit="step", unit_scale=True, mininterval=1
+        ) as bar:
             if machine.processes == 1 or len(chunks) == 1:
                 for chunk in chunks:
                     _run(kind, chunk, machine, job, bar.update)
             else:
                 _run_in_processes(kind, chunks, machine, job, bar)
             bar.update(total - bar.n)  # models that stopped early took fewer steps
-    return [machine.store.get(kind, spec) for spec in specs]  # type: ignore[misc]
+    found = [machine.store.get(kind, spec) for spec in specs]
+    lost = sum(one is None for one in found)
+    if lost:
+        raise RuntimeError(
+            f"{lost} of {len(specs)} objects ({kind}) are not in the store {machine.store.root} after they were made. "
+            "Was the package's code edited during the run, or the store cleared? Run again"
+        )
+    return found  # type: ignore[return-value]
 
 
 def _chunks(specs: Sequence[Spec], machine: Machine) -> list[list[Spec]]:
@@ -349,7 +360,9 @@ def _run_in_worker(kind: str, chunk: list[Spec], machine: Machine, job: Callable
     _run(kind, chunk, machine, job, _count)
 
 
-def _run_in_processes(kind: str, chunks: list[list[Spec]], machine: Machine, job: Callable[..., None], bar: Any) -> None:
+def _run_in_processes(
+    kind: str, chunks: list[list[Spec]], machine: Machine, job: Callable[..., None], bar: Any
+) -> None:
     context = multiprocessing.get_context("spawn")  # fork is unsafe once torch has threads
     counter = context.Value("q", 0)
     workers = min(machine.processes, len(chunks))
@@ -390,7 +403,9 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
     check = _Accuracy(validation, computation, one)
 
     trained = train(
-        ar.losses(n_head=one["n_head"], all_positions=one["all_positions"], dropout=dropout, dtype=DTYPES[one["dtype"]]),
+        ar.losses(
+            n_head=one["n_head"], all_positions=one["all_positions"], dropout=dropout, dtype=DTYPES[one["dtype"]]
+        ),
         params, data, steps=one["steps"], lr=one["lr"], weight_decay=one["weight_decay"], linear_decay=True,
         clip=one["clip"], every=one["every"],
         evaluate=lambda params, context, step, active: {"accuracy": check(params, active)},
@@ -401,7 +416,9 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
     seconds = (time.monotonic() - began) / len(specs)
     for k, spec in enumerate(specs):
         meta = {"test_accuracy": float(scores[k]), "steps_taken": trained.steps[k], "seconds": seconds}
-        machine.store.put("base", spec, _to(unstack(trained.params, k), "cpu"), {**meta, "history": _history(trained.history, k)})
+        machine.store.put(
+            "base", spec, _to(unstack(trained.params, k), "cpu"), {**meta, "history": _history(trained.history, k)}
+        )
 
 
 def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> None:
@@ -450,10 +467,10 @@ def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None
     computation = ar.Computation.parse(one["computation"])
     split = [_transfer_pairs(spec) for spec in specs]
     seeds = [derive(spec["source"]["base"]["seed"], "transfer") for spec in specs]
+    orders = [generator(seed, "order", spec["n_disambiguation"]) for seed, spec in zip(seeds, specs, strict=True)]
     data = ar.samples(
         [pairs[0] for pairs in split], computation, p=base["p"], numbers=base["numbers"], batch=one["batch"],
-        steps=one["steps"], device=device,
-        generators=[generator(seed, "order", spec["n_disambiguation"]) for seed, spec in zip(seeds, specs, strict=True)],
+        steps=one["steps"], generators=orders, device=device,
     )  # fmt: skip
     dropout = Dropout(one["dropout"], seeds, device)
     starts, densities = zip(*(_start(spec, machine) for spec in specs), strict=True)
@@ -546,9 +563,7 @@ def _transfer_pairs(spec: Spec) -> tuple[Tensor, Tensor, Tensor]:
             f"n_disambiguation = {n}: only {max(rest, 0)} pairs with a != b are left among {numbers} numbers "
             f"beside {held} for validation and test"
         )
-    validation, test, pool = ar.unambiguous_pairs(
-        numbers, [spec["validation_pairs"], spec["test_pairs"], rest], rng
-    )
+    validation, test, pool = ar.unambiguous_pairs(numbers, [spec["validation_pairs"], spec["test_pairs"], rest], rng)
     return torch.cat([ambiguous, pool[:n]]), validation, test
 
 
@@ -557,7 +572,7 @@ def _start(spec: Spec, machine: Machine) -> tuple[Start, float]:
     source = spec["source"]
     base, condition = source["base"], spec["condition"]
     seed = base["seed"]
-    fresh = dict(_build(base, seed=derive(seed, "transfer")).named_parameters())
+    fresh: Params = dict(_build(base, seed=derive(seed, "transfer")).named_parameters())
     params = _base_params(base, machine)
     found = machine.store.get("subnetwork", source)
     if found is None:

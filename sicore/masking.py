@@ -153,9 +153,7 @@ def initial_logits(source: Mapping[str, Tensor], names: Iterable[str], value: fl
     return {name: torch.full_like(source[name], value) for name in names}
 
 
-def temperature(
-    step: int, steps: int, *, stages: int = 50, final: float = 100.0, skip: bool = False
-) -> float:
+def temperature(step: int, steps: int, *, stages: int = 50, final: float = 100.0, skip: bool = False) -> float:
     """Temperature at a training step: 1 in the first stage, ``final`` in the last.
 
     The run is cut into ``stages`` equal parts (the paper's epochs) and the temperature

@@ -17,9 +17,7 @@ def accuracy(predicted: Tensor, answers: Tensor) -> Tensor:
     return (predicted == answers).float().mean(-1)
 
 
-def agreement(
-    predicted: Tensor, pairs: Tensor, candidates: Sequence[str], p: int
-) -> dict[str, float]:
+def agreement(predicted: Tensor, pairs: Tensor, candidates: Sequence[str], p: int) -> dict[str, float]:
     """Which of several computations do a model's answers follow?
 
     Only the pairs count on which all candidates give different answers, so that an

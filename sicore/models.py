@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +40,7 @@ def gpt2(
     config = GPT2Config(
         vocab_size=vocab, n_layer=n_layer, n_embd=n_embd, n_head=n_head, n_positions=n_positions,
         resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
-        bos_token_id=None, eos_token_id=None, attn_implementation="eager", use_cache=False,
+        bos_token_id=None, eos_token_id=None, use_cache=False,
     )  # fmt: skip
     with seeded(seed, "initialisation"):
         return GPT2LMHeadModel(config)

@@ -41,7 +41,8 @@ def house_style() -> None:
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
     mpl.rcParams.update({
         "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white",
-        "axes.titlesize": 12, "axes.labelsize": 12, "legend.fontsize": 10, "xtick.labelsize": 10.5, "ytick.labelsize": 10.5,
+        "axes.titlesize": 12, "axes.labelsize": 12, "legend.fontsize": 10,
+        "xtick.labelsize": 10.5, "ytick.labelsize": 10.5,
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "figure.dpi": 110,
         "svg.hashsalt": "sicore",
     })  # fmt: skip
@@ -150,21 +151,35 @@ def transfer_curves(
             continue
         x, y, half = rows["n_disambiguation"], rows["mean"], rows["half_width"].fillna(0)
         strong = key[0] == "subnetwork"
-        axes.plot(x, y, color=colour, marker=marker, ls=dash, lw=2.6 if strong else 1.7, ms=6, label=label, zorder=4 if strong else 3)
+        axes.plot(
+            x,
+            y,
+            color=colour,
+            marker=marker,
+            ls=dash,
+            lw=2.6 if strong else 1.7,
+            ms=6,
+            label=label,
+            zorder=4 if strong else 3,
+        )
         axes.fill_between(x, y - half, np.minimum(y + half, 1), color=colour, alpha=0.13, lw=0)
         if paper is not None:
             own = paper[paper["condition"] == key[0]].sort_values("n_disambiguation")
             axes.plot(own["n_disambiguation"], own["test_accuracy"], color=colour, lw=0.8, alpha=0.7)
     axes.axhline(chance, color="grey", ls=":", lw=1.5)
     _count_axis(axes, sorted(table["n_disambiguation"].unique()))
-    axes.set(xlabel="disambiguation samples in the training set", ylabel="accuracy on unambiguous pairs", ylim=(0, 1.03))
+    axes.set(
+        xlabel="disambiguation samples in the training set", ylabel="accuracy on unambiguous pairs", ylim=(0, 1.03)
+    )
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
 def solutions(table: pd.DataFrame, candidates: Sequence[str], conditions: Sequence[tuple[str, str]]) -> Figure:
     """Share of answers that agree with each candidate, per condition, against the sample number."""
-    figure, panels = plt.subplots(1, len(conditions), figsize=(3.3 * len(conditions), 3.6), sharey=True, layout="constrained", squeeze=False)
+    figure, panels = plt.subplots(
+        1, len(conditions), figsize=(3.3 * len(conditions), 3.6), sharey=True, layout="constrained", squeeze=False
+    )
     styles = [(RED, "o", "-"), (BLUE, "s", "--"), (GREEN, "^", "-."), (BLACK, "x", ":")]
     for axes, key in zip(panels[0], conditions, strict=True):
         rows = table[(table["condition"] == key[0]) & (table["behaviour"] == key[1])]

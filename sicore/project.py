@@ -8,7 +8,17 @@ import hashlib
 import os
 from pathlib import Path
 
-NUMERIC = ("seeding", "masking", "subnetwork", "training", "models", "arithmetic", "discovery", "transfer", "experiments")
+NUMERIC = (
+    "seeding",
+    "masking",
+    "subnetwork",
+    "training",
+    "models",
+    "arithmetic",
+    "discovery",
+    "transfer",
+    "experiments",
+)
 """Modules whose code decides what a trained object is."""
 
 
@@ -31,7 +41,9 @@ def fingerprint(source: str) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            documented = [item for item in body if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))]
+            documented = [
+                item for item in body if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))
+            ]
             node.body = documented  # type: ignore[attr-defined]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 

@@ -93,7 +93,9 @@ def given(names: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in names.items()
-        if not name.startswith("_") and name not in ("In", "Out", "began") and isinstance(value, bool | int | float | str | list)
+        if not name.startswith("_")
+        and name not in ("In", "Out", "began")
+        and isinstance(value, bool | int | float | str | list)
     }
 
 
@@ -116,7 +118,9 @@ def _commit() -> dict[str, Any]:
     """Commit of the code, and whether code, notebooks or parameters differ from it."""
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=project_root(), capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(
+            ["git", *words], cwd=project_root(), capture_output=True, text=True, timeout=20, check=True
+        )
         return done.stdout.strip()
 
     try:

@@ -9,6 +9,7 @@ when the run has succeeded.
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import hashlib
 import io
@@ -25,7 +26,13 @@ import yaml
 from sicore.project import NUMERIC, code_fingerprint, project_root
 
 _EVERYTHING = (*NUMERIC, "measure", "plots", "results", "store", "files", "project")
-_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "list": (list,)}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "list": (list,),
+}
 
 
 class NotebookError(ValueError):
@@ -53,11 +60,12 @@ def parameters_of(notebook: str | Path) -> dict[str, dict[str, str]]:
     for node in ast.parse(source).body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
             line = source.splitlines()[node.lineno - 1]
-            raise NotebookError(f"{path}: the parameters cell holds lines 'name: type = value  # meaning' only, not {line!r}")
-        comment = _comments(source).get(node.end_lineno or node.lineno, "")
+            raise NotebookError(f"{path}: a line of the parameters cell is no 'name: type = value': {line!r}")
         found[node.target.id] = {
-            "type": ast.unparse(node.annotation), "default": ast.get_source_segment(source, node.value) or "", "help": comment,
-        }  # fmt: skip
+            "type": ast.unparse(node.annotation),
+            "default": ast.get_source_segment(source, node.value) or "",
+            "help": _comments(source).get(node.end_lineno or node.lineno, ""),
+        }
     return found
 
 
@@ -80,10 +88,8 @@ def check(name: str, value: Any, kind: str) -> Any:
     if outer not in _TYPES:
         return value  # a type that has no plain form; the notebook's own code checks it
     if outer == "float" and isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     good = isinstance(value, _TYPES[outer]) and (outer == "bool" or not isinstance(value, bool))
     if not good or (outer == "float" and not math.isfinite(value)):
         raise NotebookError(f"parameter {name} = {value!r}: expected {kind}, got {type(value).__name__}")
@@ -123,7 +129,9 @@ def _unknown(name: str, known: Sequence[str], where: str) -> str:
     return f"{where}: unknown parameter {name}{hint} Known are {', '.join(known)}"
 
 
-def resolve(notebook: str | Path, files: Sequence[str | Path] = (), given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def resolve(
+    notebook: str | Path, files: Sequence[str | Path] = (), given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """All parameters that differ from the notebook's defaults, checked by name and type.
 
     Later files win over earlier ones, ``given`` over the files. A value in ``given`` may

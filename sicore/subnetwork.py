@@ -50,9 +50,13 @@ class Subnetwork:
             raise ValueError("masks is empty: a subnetwork needs at least one masked tensor")
         for name, mask in self.masks.items():
             if mask.dtype != torch.bool:
-                raise TypeError(f"mask {name!r} has type {mask.dtype}; masks are torch.bool (use sicore.masking.hard_mask)")
+                raise TypeError(
+                    f"mask {name!r} has type {mask.dtype}; masks are torch.bool (use sicore.masking.hard_mask)"
+                )
             if name not in self.weights:
-                raise ValueError(f"mask {name!r} has no source weight; weights has {', '.join(self.weights) or 'nothing'}")
+                raise ValueError(
+                    f"mask {name!r} has no source weight; weights has {', '.join(self.weights) or 'nothing'}"
+                )
             if mask.shape != self.weights[name].shape:
                 raise ValueError(
                     f"mask {name!r} has shape {tuple(mask.shape)}, its source weight {tuple(self.weights[name].shape)}"
@@ -63,7 +67,9 @@ class Subnetwork:
         object.__setattr__(self, "meta", MappingProxyType(dict(self.meta)))
 
     @classmethod
-    def from_model(cls, model: nn.Module, masks: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) -> Subnetwork:
+    def from_model(
+        cls, model: nn.Module, masks: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None
+    ) -> Subnetwork:
         """A subnetwork of ``model`` that also remembers its other parameters and buffers."""
         state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         return cls(masks, {name: tensor.detach().clone() for name, tensor in state.items()}, meta or {})
@@ -102,9 +108,10 @@ class Subnetwork:
             mine, theirs = self.masks[name], other.masks[name]
             chance = int(mine.sum()) * int(theirs.sum()) / mine.numel()
             rows.append((name, int((mine & theirs).sum()), int((mine | theirs).sum()), chance))
-        rows.append(("all", *(sum(row[i] for row in rows) for i in (1, 2, 3))))
         frame = pd.DataFrame(rows, columns=["parameter", "both", "either", "by_chance"])
-        frame["jaccard"] = [both / either if either else 1.0 for both, either in zip(frame.both, frame.either, strict=True)]
+        whole = frame[["both", "either", "by_chance"]].sum().to_frame().T.assign(parameter="all")
+        frame = pd.concat([frame, whole], ignore_index=True).astype({"both": int, "either": int})
+        frame["jaccard"] = (frame["both"] / frame["either"]).fillna(1.0)
         return frame
 
     def __invert__(self) -> Subnetwork:
@@ -137,9 +144,7 @@ class Subnetwork:
     def __repr__(self) -> str:
         return f"Subnetwork({self.size:,} of {self.total:,} weights, {self.density:.1%}, {len(self.masks)} tensors)"
 
-    def random(
-        self, generator: torch.Generator, *, per_layer: bool = True, outside: bool = False
-    ) -> Subnetwork:
+    def random(self, generator: torch.Generator, *, per_layer: bool = True, outside: bool = False) -> Subnetwork:
         """A random subnetwork of the same size: the control for "any mask would do".
 
         Parameters
@@ -189,9 +194,13 @@ class Subnetwork:
             if name not in target:
                 problems.append(f"{name}: missing in the model")
             elif target[name].shape != mask.shape:
-                problems.append(f"{name}: {tuple(mask.shape)} in the subnetwork, {tuple(target[name].shape)} in the model")
+                problems.append(
+                    f"{name}: {tuple(mask.shape)} in the subnetwork, {tuple(target[name].shape)} in the model"
+                )
         if problems:
-            raise ValueError(f"the subnetwork does not fit the model in {len(problems)} tensors: " + "; ".join(problems))
+            raise ValueError(
+                f"the subnetwork does not fit the model in {len(problems)} tensors: " + "; ".join(problems)
+            )
 
     def save(self, path: str | Path) -> None:
         """Write masks, weights and metadata to one safetensors file, checksummed."""
@@ -223,13 +232,17 @@ class Subnetwork:
             raise ValueError(f"the subnetworks mask different tensors: only one of them has {', '.join(odd)}")
         for name, mask in self.masks.items():
             if mask.shape != other.masks[name].shape:
-                raise ValueError(f"{name!r} has shape {tuple(mask.shape)} in one, {tuple(other.masks[name].shape)} in the other")
+                raise ValueError(
+                    f"{name!r} has shape {tuple(mask.shape)} in one, {tuple(other.masks[name].shape)} in the other"
+                )
 
     def _same_source(self, other: Subnetwork) -> None:
         self._same_names(other)
         for name in self.masks:
             if not torch.equal(self.weights[name], other.weights[name]):
-                raise ValueError(f"{name!r} differs between the two sources: only subnetworks of one network can be combined")
+                raise ValueError(
+                    f"{name!r} differs between the two sources: only subnetworks of one network can be combined"
+                )
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

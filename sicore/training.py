@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -107,7 +108,11 @@ def keep_freed_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        for option, value in ((-3, 1 << 30), (-1, 1 << 30), (-2, 1 << 28)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
+        for option, value in (
+            (-3, 1 << 30),
+            (-1, 1 << 30),
+            (-2, 1 << 28),
+        ):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
             libc.mallopt(option, value)
 
 
@@ -216,7 +221,9 @@ def train(
             state.optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
         value = losses(state.params, state.context, batches(step, state.active), step)
         if value.shape != (len(state.active),):
-            raise ValueError(f"losses returned shape {tuple(value.shape)}; expected one loss per model, ({len(state.active)},)")
+            raise ValueError(
+                f"losses returned shape {tuple(value.shape)}; expected one loss per model, ({len(state.active)},)"
+            )
         due = (step + 1) % every == 0 or step + 1 == steps
         if device.type == "cpu" or due:
             _check_finite(value, state.active, step)
@@ -240,13 +247,17 @@ def train(
     for name, tensor in result.params.items():
         finite = tensor.reshape(len(tensor), -1).isfinite().all(1)
         if not bool(finite.all()):
-            raise FloatingPointError(f"parameter {name!r} of model {int((~finite).nonzero()[0])} is not finite after training")
+            raise FloatingPointError(
+                f"parameter {name!r} of model {int((~finite).nonzero()[0])} is not finite after training"
+            )
     if checkpoint is not None:
         Path(checkpoint).unlink(missing_ok=True)
     return result
 
 
-def _check_settings(*, steps: int, lr: float, every: int, clip: float | None, weight_decay: float, params: Params) -> None:
+def _check_settings(
+    *, steps: int, lr: float, every: int, clip: float | None, weight_decay: float, params: Params
+) -> None:
     for name, count in {"steps": steps, "every": every}.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"{name} = {count!r}: expected an integer of 1 or more")
@@ -350,7 +361,10 @@ class _State:
         meta = {
             "step": self.step,
             "shapes": self.shapes,
-            "history": self.history,
+            "history": [
+                {key: value if math.isfinite(value) else str(value) for key, value in row.items()}
+                for row in self.history
+            ],  # JSON has no nan
             "best": {str(model): list(value) for model, value in self.best.items()},
             "stopped": {str(model): value for model, value in self.stopped.items()},
         }
@@ -365,7 +379,7 @@ class _State:
             return  # a damaged checkpoint costs time, not correctness: start again
         device = self.active.device
         tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
-        if meta["shapes"] != self.shapes:
+        if meta.get("shapes") != self.shapes:
             return  # of another model, or of another stack
         if len(tensors["active"]) < len(self.active):
             self.select(tensors["active"])
@@ -378,7 +392,11 @@ class _State:
             if name.startswith("kept/"):
                 _, model, parameter = name.split("/", 2)
                 self.kept.setdefault(int(model), {})[parameter] = tensor
-        self.step, self.history = meta["step"], meta["history"]
+        self.step = meta["step"]
+        self.history = [
+            {key: float(value) if isinstance(value, str) else value for key, value in row.items()}
+            for row in meta["history"]
+        ]
         self.best = {int(model): (value[0], value[1]) for model, value in meta["best"].items()}
         self.stopped = {int(model): value for model, value in meta["stopped"].items()}
 
@@ -395,7 +413,9 @@ def _record(
     if metric is not None and metric not in values:
         raise ValueError(f"metric = {metric!r} is not measured; evaluate gives {', '.join(values)}")
     for row, model in enumerate(state.active.tolist()):
-        state.history.append({"model": model, "step": state.step, **{name: value[row] for name, value in values.items()}})
+        state.history.append(
+            {"model": model, "step": state.step, **{name: value[row] for name, value in values.items()}}
+        )
         if metric is None:
             continue
         value, previous = values[metric][row], state.best.get(model)

@@ -95,9 +95,13 @@ def start(
                     f"{tuple(params[name].shape)} in the model"
                 )
             params[name] = subnetwork.weights[name].to(params[name]).clone()
-    inherited = sum(params[name].numel() for name in params if name in matching(params, inherit) and name not in subnetwork.masks)
+    inherited = sum(
+        params[name].numel() for name in params if name in matching(params, inherit) and name not in subnetwork.masks
+    )
     for name, mask in subnetwork.masks.items():
-        params[name] = torch.where(mask.to(params[name].device), subnetwork.weights[name].to(params[name]), params[name])
+        params[name] = torch.where(
+            mask.to(params[name].device), subnetwork.weights[name].to(params[name]), params[name]
+        )
     frozen = {name: mask.clone() for name, mask in subnetwork.masks.items()} if freeze else {}
     return Start(params, frozen, inherited)
 
@@ -128,7 +132,12 @@ def _released(drawn: Subnetwork, behaviour: str) -> Subnetwork:
     return ~drawn if behaviour == "as_released" else drawn
 
 
-_BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float64: torch.int64}
+_BITS = {
+    torch.float32: torch.int32,
+    torch.bfloat16: torch.int16,
+    torch.float16: torch.int16,
+    torch.float64: torch.int64,
+}
 
 
 class _Pinned(torch.autograd.Function):
@@ -148,7 +157,7 @@ class _Pinned(torch.autograd.Function):
         return bits.bitwise_and(keep).bitwise_or_(held).view(dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (keep,) = ctx.saved_tensors
         return grad.contiguous().view(keep.dtype).bitwise_and(keep).view(grad.dtype).to(ctx.dtype), None, None, None
 
@@ -197,7 +206,9 @@ def transfer(
         return {**free, **held}
 
     def objective(free: Params, context: Params, batch: Any, step: int) -> Tensor:
-        held = {name: _Pinned.apply(free[name], context[f"keep/{name}"], context[f"held/{name}"], dtype) for name in frozen}
+        held = {
+            name: _Pinned.apply(free[name], context[f"keep/{name}"], context[f"held/{name}"], dtype) for name in frozen
+        }
         return losses({**free, **held}, context, batch, step)
 
     def measure(free: Params, context: Params, step: int, active: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -116,11 +117,22 @@ def test_missing_file_is_told_apart_from_a_damaged_one(tmp_path):
         load_tensors(tmp_path / "absent")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_metadata_that_is_not_json_is_refused_before_writing(tmp_path, value):
-    with pytest.raises(ValueError, match="JSON"):
-        save_tensors(tmp_path / "x", TENSORS, {"accuracy": value})
+def test_metadata_keeps_numbers_that_are_not_finite(tmp_path):
+    save_tensors(tmp_path / "x", TENSORS, {"low": -math.inf, "none": math.nan})
+    _, meta = load_tensors(tmp_path / "x")
+    assert meta["low"] == -math.inf
+    assert math.isnan(meta["none"])
+
+
+def test_metadata_that_is_not_json_is_refused_before_writing(tmp_path):
+    with pytest.raises(TypeError, match="JSON"):
+        save_tensors(tmp_path / "x", TENSORS, {"accuracy": torch.tensor(0.5)})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_canonical_json_refuses_what_has_no_equal():
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json({"lr": math.nan})
 
 
 def write_half(path):

@@ -108,7 +108,10 @@ def test_check_leaves_unknown_kinds_to_the_notebook():
 
 
 def test_a_run_leaves_a_whole_copy_and_is_not_repeated_when_nothing_changed(project):
-    write = "import pathlib; q = pathlib.Path('results/smoke'); q.mkdir(parents=True, exist_ok=True); (q / 'a.csv').write_text(str(n))"
+    write = (
+        "import pathlib; folder = pathlib.Path('results/smoke'); folder.mkdir(parents=True, exist_ok=True); "
+        "(folder / 'a.csv').write_text(str(n))"
+    )
     path = write_notebook(project / "notebooks" / "a.ipynb", write)
     copy, now = run(path, given={"n": 4}, progress=False)
     assert now
@@ -129,7 +132,7 @@ def test_a_failed_run_leaves_nothing_that_looks_complete(project):
 
 def test_a_killed_kernel_leaves_nothing_that_looks_complete(project):
     path = write_notebook(project / "notebooks" / "a.ipynb", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(Exception, match="[Kk]ernel"):
+    with pytest.raises(Exception, match=r"[Kk]ernel"):
         run(path, progress=False)
     assert not (project / "runs" / "smoke" / "a.ipynb").exists()
 

@@ -332,7 +332,15 @@ def test_unusable_checkpoint_is_ignored(tmp_path, damage):
     elif damage == "foreign":
         save_tensors(path, {"w": torch.ones(2)}, {"kind": "subnetwork"})
     else:
-        save_tensors(path, {"active": torch.arange(3), "params/x": torch.ones(3, 2)}, {"kind": "checkpoint", "step": 5})
+        settings = {
+            "steps": 9,
+            "lr": 0.1,
+            "context": {"target": TARGETS},
+            "checkpoint": path,
+            "checkpoint_seconds": 0.0,
+        }
+        with pytest.raises(Killed):
+            train(pull, {"x": torch.zeros(3, 2)}, interrupted(lambda s, a: None, 5), **settings)
     assert same(checkpointed(path).params, checkpointed(None).params)
     assert not path.exists()
 
