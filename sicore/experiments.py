@@ -572,7 +572,7 @@ def _start(spec: Spec, machine: Machine) -> tuple[Start, float]:
     source = spec["source"]
     base, condition = source["base"], spec["condition"]
     seed = base["seed"]
-    fresh: Params = dict(_build(base, seed=derive(seed, "transfer")).named_parameters())
+    fresh = _build(base, seed=derive(seed, "transfer"))
     params = _base_params(base, machine)
     found = machine.store.get("subnetwork", source)
     if found is None:

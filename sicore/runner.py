@@ -58,12 +58,16 @@ def parameters_of(notebook: str | Path) -> dict[str, dict[str, str]]:
     source = "".join(tagged[0]["source"])
     found = {}
     for node in ast.parse(source).body:
-        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
+        try:
+            ast.literal_eval(node.value)  # type: ignore[attr-defined]
+            name = node.target.id  # type: ignore[attr-defined]
+            kind = ast.unparse(node.annotation)  # type: ignore[attr-defined]
+        except (AttributeError, ValueError) as error:
             line = source.splitlines()[node.lineno - 1]
-            raise NotebookError(f"{path}: a line of the parameters cell is no 'name: type = value': {line!r}")
-        found[node.target.id] = {
-            "type": ast.unparse(node.annotation),
-            "default": ast.get_source_segment(source, node.value) or "",
+            raise NotebookError(f"{path}: {line!r} is not of the form 'name: type = literal  # meaning'") from error
+        found[name] = {
+            "type": kind,
+            "default": ast.unparse(node.value),  # type: ignore[attr-defined]
             "help": _comments(source).get(node.end_lineno or node.lineno, ""),
         }
     return found

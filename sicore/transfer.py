@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sicore.masking import Params, matching
 from sicore.models import stack
@@ -45,7 +45,7 @@ class Start:
 
 
 def start(
-    fresh: Params,
+    fresh: Params | nn.Module,
     subnetwork: Subnetwork | None = None,
     *,
     inherit: Iterable[str] = (),
@@ -56,7 +56,7 @@ def start(
     Parameters
     ----------
     fresh
-        Parameters of a newly initialised network of the source's architecture.
+        A newly initialised network of the source's architecture, or its parameters.
     subnetwork
         What to copy; None for a start from ``fresh`` alone (random initialisation).
     inherit
@@ -74,7 +74,8 @@ def start(
         When the subnetwork does not fit, or an inherited name is not in its source.
     """
     inherit = (inherit,) if isinstance(inherit, str) else tuple(inherit)
-    params = {name: tensor.detach().clone() for name, tensor in fresh.items()}
+    own = dict(fresh.named_parameters()) if isinstance(fresh, nn.Module) else fresh
+    params = {name: tensor.detach().clone() for name, tensor in own.items()}
     if subnetwork is None:
         if inherit:
             raise ValueError(f"inherit = {inherit!r} needs a subnetwork, whose source network is inherited from")

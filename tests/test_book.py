@@ -102,24 +102,8 @@ def test_run_card_says_when_the_code_had_local_changes():
     assert [run_card.duration(seconds) for seconds in (48.2, 372, 9000)] == ["48 s", "6 min 12 s", "2 h 30 min"]
 
 
-def test_parameters_are_read_without_running_the_cell():
-    cell = (
-        'n: int = 2  # layers, "x # y" too\nseeds: list[int] = [\n    0, 1,\n]  # one run each\nname: str = "a # b"\n'
-    )
-    n, seeds, name = parameters_table.parse_cell(cell)
-    assert n == ("n", "int", 2, 'layers, "x # y" too')
-    assert seeds == ("seeds", "list[int]", [0, 1], "one run each")
-    assert name == ("name", "str", "a # b", "")
-
-
-@pytest.mark.parametrize("line", ["n = 2", "n: int", "n: int = f(2)", "import os"])
-def test_parameters_of_another_form_are_refused(line):
-    with pytest.raises(ValueError, match="is not of the form"):
-        parameters_table.parse_cell(line)
-
-
 def test_parameter_rows_say_same_where_a_scale_changes_nothing():
-    parameters = parameters_table.parse_cell("n: int = 2  # layers\nlr: float = 0.1  # rate\n")
+    parameters = [("n", "int", 2, "layers"), ("lr", "float", 0.1, "rate")]
     rows = parameters_table.table_rows(parameters, {"smoke": {}, "quick": {"n": 2}, "paper": {"n": 12}})
     assert rows == [["n", "int", "layers", "2", "same", "12"], ["lr", "float", "rate", "0.1", "same", "same"]]
 

@@ -60,7 +60,7 @@ def test_a_notebook_is_a_clean_source(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebooks_parameters_are_typed_explained_and_smoke_by_default(path):
     found = parameters_of(path)
-    assert found["scale"]["default"] == '"smoke"'
+    assert found["scale"]["default"] == "'smoke'"
     for name, entry in found.items():
         assert entry["type"].split("[")[0] in ("int", "float", "str", "bool", "list"), name
         assert entry["help"], f"{name} has no comment"

@@ -39,6 +39,19 @@ def test_parameters_are_read_with_type_default_and_meaning(tmp_path):
     assert found["seeds"]["type"] == "list[int]"
 
 
+def test_parameters_over_several_lines_and_signs_in_text_are_understood(tmp_path):
+    cell = 'n: int = 2  # a = b, "x # y" too\nseeds: list[int] = [\n    0, 1,\n]  # one run each\nname: str = "a # b"\n'
+    found = parameters_of(write_notebook(tmp_path / "a.ipynb", parameters=cell))
+    assert [entry["help"] for entry in found.values()] == ['a = b, "x # y" too', "one run each", ""]
+    assert [entry["default"] for entry in found.values()] == ["2", "[0, 1]", "'a # b'"]
+
+
+@pytest.mark.parametrize("line", ["n = 2", "n: int", "n: int = f(2)", "import os"])
+def test_other_lines_in_the_parameters_cell_are_refused(tmp_path, line):
+    with pytest.raises(NotebookError, match="is not of the form"):
+        parameters_of(write_notebook(tmp_path / "a.ipynb", parameters=line))
+
+
 @pytest.mark.parametrize("tagged", [0, 2])
 def test_a_notebook_needs_exactly_one_parameters_cell(tmp_path, tagged):
     path = write_notebook(tmp_path / "a.ipynb", tagged=tagged)

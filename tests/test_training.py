@@ -366,10 +366,27 @@ def test_checkpoint_of_other_shapes_is_ignored(tmp_path):
     assert result.params["x"].shape == (2, 4)
 
 
-def test_values_that_are_not_numbers_do_not_break_a_checkpoint(tmp_path):
-    nowhere = lambda params, context, step, active: {"score": torch.full((len(active),), math.nan)}  # noqa: E731
-    result = toy(steps=3, every=1, evaluate=nowhere, checkpoint=tmp_path / "c", checkpoint_seconds=0.0)
-    assert len(result.history) == 9
+@pytest.mark.parametrize("metric", [None, "score"])
+def test_values_that_are_not_finite_pass_through_a_checkpoint(tmp_path, metric):
+    nowhere = lambda params, context, step, active: {  # noqa: E731
+        "score": torch.tensor([math.nan, -math.inf, 1.0])[active]
+    }
+    settings = {
+        "steps": 4,
+        "lr": 0.1,
+        "every": 1,
+        "evaluate": nowhere,
+        "metric": metric,
+        "context": {"target": TARGETS},
+    }
+    settings |= {"checkpoint": tmp_path / "c", "checkpoint_seconds": 0.0}
+    with pytest.raises(Killed):
+        train(pull, {"x": torch.zeros(3, 2)}, interrupted(lambda s, a: None, 2), **settings)
+    result = train(pull, {"x": torch.zeros(3, 2)}, lambda s, a: None, **settings)
+    scores = [row["score"] for row in result.history]
+    assert [math.isnan(score) for score in scores] == [True, False, False] * 4
+    assert scores[1::3] == [-math.inf] * 4
+    assert scores[2::3] == [1.0] * 4
 
 
 # Errors

@@ -8,9 +8,6 @@ is parsed, never executed.
 from __future__ import annotations
 
 import ast
-import io
-import json
-import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +17,13 @@ from numbers_role import logger
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-
-def parse_cell(source: str) -> list[tuple[str, str, Any, str]]:
-    """Name, type, value, meaning of the parameters in a cell; ``ValueError`` names a line of another form."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
-    found = []
-    for line in ast.parse(source).body:
-        try:
-            kind, value = ast.unparse(line.annotation), ast.literal_eval(line.value)  # type: ignore[attr-defined]
-        except (AttributeError, ValueError) as error:
-            text = ast.get_source_segment(source, line)
-            raise ValueError(f"{text!r} is not of the form 'name: type = literal  # meaning'") from error
-        found.append((ast.unparse(line.target), kind, value, comments.get(line.end_lineno or 0, "")))
-    return found
+from sicore.runner import parameters_of
 
 
 def notebook_parameters(path: Path) -> list[tuple[str, str, Any, str]]:
-    """The parameters of a notebook, from its one cell tagged ``parameters``."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
-    if len(tagged) != 1:
-        raise ValueError(f"{path.name}: {len(tagged)} cells are tagged 'parameters', expected one")
-    return parse_cell("".join(tagged[0]["source"]))
+    """Name, type, default and meaning of a notebook's parameters."""
+    found = parameters_of(path).items()
+    return [(name, entry["type"], ast.literal_eval(entry["default"]), entry["help"]) for name, entry in found]
 
 
 def table_rows(parameters: list[tuple[str, str, Any, str]], scales: dict[str, dict[str, Any]]) -> list[list[str]]:
