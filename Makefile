@@ -24,7 +24,8 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 benchmark: setup ## training steps beside a plain loop, on an otherwise idle machine
-	$(BIN)/python benchmarks/step.py --layers 2 12 --rounds 5
+	$(BIN)/python benchmarks/step.py --agreement
+	$(BIN)/python benchmarks/step.py --layers 2 12 --rounds 5 --write
 
 setup: .venv/ready
 

@@ -23,16 +23,18 @@ import statistics
 import time
 from collections.abc import Callable
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
 from sicore import arithmetic as ar
+from sicore import results
 from sicore.discovery import discover
-from sicore.masking import maskable, temperature
+from sicore.masking import Params, maskable, temperature
 from sicore.models import Dropout, gpt2, stack
 from sicore.seeding import generator
-from sicore.training import keep_freed_memory, train, vmapped
+from sicore.training import Trained, keep_freed_memory, train, vmapped
 from sicore.transfer import Start, transfer
 
 NUMBERS, P, BATCH = 100, 7, 50
@@ -74,41 +76,41 @@ class Stage:
             {n: torch.rand(m.get_parameter(n).shape, generator=generator(k, n)) < 0.1 for n in self.names}
             for k, m in enumerate(self.models)
         ]
-        self.generators = [generator(k, "order") for k in range(K)]
         self.f = ar.Computation.parse("a + ab")
         self.sets = [ar.split_pairs(NUMBERS, [5000], generator(k, "pairs"))[0] for k in range(K)]
 
     def data(self, steps: int) -> ar.Samples:
-        return ar.samples(self.sets, self.f, p=P, numbers=NUMBERS, batch=BATCH, steps=steps, generators=self.generators)
+        orders = [generator(k, "order") for k in range(self.K)]
+        return ar.samples(self.sets, self.f, p=P, numbers=NUMBERS, batch=BATCH, steps=steps, generators=orders)
 
-    def run_stack(self, steps: int, losses, dtype: torch.dtype) -> None:
+    def run_stack(self, steps: int, losses, dtype: torch.dtype) -> Trained:
         data = self.data(steps)
         common = {"steps": steps, "lr": LR, "every": steps}
         if self.stage == "base":
-            train(losses, stack(self.models), data, clip=CLIP, **common)
-        elif self.stage == "discovery":
-            discover(losses, stack(self.models), self.names, data, penalty=PENALTY, dtype=dtype, **common)
-        else:
-            starts = []
-            for model, fresh, masks in zip(self.models, self.fresh, self.masks, strict=True):
-                params = {n: p.detach().clone() for n, p in fresh.named_parameters()}
-                params |= {n: torch.where(m, model.get_parameter(n).detach(), params[n]) for n, m in masks.items()}
-                starts.append(Start(params, masks))
-            transfer(losses, starts, data, clip=CLIP, weight_decay=0.01, dtype=dtype, **common)
+            return train(losses, stack(self.models), data, clip=CLIP, **common)
+        if self.stage == "discovery":
+            return discover(losses, stack(self.models), self.names, data, penalty=PENALTY, dtype=dtype, **common)[1]
+        starts = []
+        for model, fresh, masks in zip(self.models, self.fresh, self.masks, strict=True):
+            params = {n: p.detach().clone() for n, p in fresh.named_parameters()}
+            params |= {n: torch.where(m, model.get_parameter(n).detach(), params[n]) for n, m in masks.items()}
+            starts.append(Start(params, masks))
+        return transfer(losses, starts, data, clip=CLIP, weight_decay=0.01, dtype=dtype, **common)
 
-    def stacked(self, dtype: torch.dtype) -> Callable[[int], None]:
+    def stacked(self, dtype: torch.dtype) -> Callable[[int], Trained]:
         losses = ar.losses(n_head=4, dtype=dtype, dropout=Dropout(0.0, range(self.K)))
         return lambda steps: self.run_stack(steps, losses, dtype)
 
-    def vmapped(self) -> Callable[[int], None]:
+    def vmapped(self) -> Callable[[int], Trained]:
         losses = vmapped(self.models[0], lambda call, batch: F.cross_entropy(call(batch[0]).logits[:, -1], batch[1]))
         return lambda steps: self.run_stack(steps, losses, torch.float32)
 
-    def loop(self, dtype: torch.dtype) -> Callable[[int], None]:
+    def loop(self, dtype: torch.dtype) -> Callable[[int], list[tuple[Params, float]]]:
         return lambda steps: self.run_loop(steps, dtype)
 
-    def run_loop(self, steps: int, dtype: torch.dtype) -> None:
-        data = self.data(steps)
+    def run_loop(self, steps: int, dtype: torch.dtype) -> list[tuple[Params, float]]:
+        """Parameters (of the discovery: logits) and last loss of every model."""
+        data, result = self.data(steps), []
         for k, (model, fresh, masks) in enumerate(zip(self.models, self.fresh, self.masks, strict=True)):
             source = {n: model.get_parameter(n).detach() for n in self.names}
             if self.stage == "discovery":
@@ -131,6 +133,7 @@ class Stage:
                 with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
                     out = functional_call(model, effective, (inputs[0],), {"logits_to_keep": 1})
                 loss = F.cross_entropy(out.logits[:, -1].float(), answers[0])
+                last = loss.item()
                 if self.stage == "discovery":
                     loss = loss + PENALTY * sum(m.sum() for m in soft.values())
                 loss.backward()
@@ -138,6 +141,32 @@ class Stage:
                     torch.nn.utils.clip_grad_norm_(free.values(), CLIP)
                 optimizer.step()
                 optimizer.zero_grad()
+            if self.stage == "transfer":
+                free = free | {n: torch.where(masks[n], source[n], free[n]) for n in masks}
+            result.append((free, last))
+        return result
+
+
+def agreement(steps: int = 100, K: int = 4) -> None:
+    """Largest differences between the stack and separate Hugging Face models, float32, 2 layers."""
+    print(f"agreement after {steps} steps, {K} models, float32, no dropout: largest absolute difference")
+    for name in ("base", "transfer"):
+        stage = Stage(name, 2, K)
+        stacked, single = stage.stacked(torch.float32)(steps), stage.loop(torch.float32)(steps)
+        loss = max(abs(row["loss"] - last) for row, (_, last) in zip(stacked.history, single, strict=True))
+        params = max(
+            float((stacked.params[n][k] - tensor.detach()).abs().max())
+            for k, (free, _) in enumerate(single)
+            for n, tensor in free.items()
+        )
+        print(f"{name:>10}: loss {loss:.1e}, parameters {params:.1e}")
+        if name == "transfer":
+            same = all(
+                torch.equal(stacked.params[n][k][mask], stage.models[k].get_parameter(n)[mask])
+                for k, masks in enumerate(stage.masks)
+                for n, mask in masks.items()
+            )
+            print(f"{name:>10}: frozen weights bit-equal to the source: {same}")
 
 
 def main() -> None:
@@ -147,10 +176,15 @@ def main() -> None:
     parser.add_argument("--stack", type=int, default=8, help="K, models in the stack")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--vmap", action="store_true")
+    parser.add_argument("--vmap", action="store_true", help="time torch.func as well")
+    parser.add_argument("--agreement", action="store_true", help="compare results, not times")
+    parser.add_argument("--write", action="store_true", help="write the table to results/benchmark/step.csv")
     given = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
+    if given.agreement:
+        return agreement()
+    start, rows = time.monotonic(), []
     rate = {dtype: matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
     single, short = (rate[dtype] / 1e9 for dtype in (torch.float32, torch.bfloat16))
     print(f"one thread; matmul rate float32 {single:.0f}, bfloat16 {short:.0f} GFLOP/s")
@@ -184,6 +218,20 @@ def main() -> None:
                     f"{n_layer:>6} {name:>10} {label:>12} {ms:7.2f} {ratio:7.2f} {floor:9.2f} {floor / ms:8.0%}",
                     flush=True,
                 )
+                rows.append((n_layer, name, label, round(ms, 2), round(ratio, 2), round(floor, 2), f"{floor / ms:.0%}"))
+    if given.write:
+        columns = [
+            "layers",
+            "stage",
+            "variant",
+            "ms a model a step",
+            "times faster than the loop",
+            "floor in ms",
+            "of peak",
+        ]
+        parameters = vars(given) | {"gflops": {str(dtype): round(value / 1e9) for dtype, value in rate.items()}}
+        results.write("step", "benchmark", pd.DataFrame(rows, columns=columns), parameters=parameters, began=start)
+    return None
 
 
 if __name__ == "__main__":

@@ -251,6 +251,13 @@ def test_best_evaluation_is_kept_and_the_first_of_equals_wins():
     assert result.steps == [4, 4, 4]
 
 
+def test_evaluation_that_is_no_number_is_never_the_best():
+    scores = [[math.nan, 1, 2, math.nan], [1, math.nan, 0, 0], [math.nan, math.nan, math.nan, -5]]
+    result = toy(steps=4, every=1, evaluate=scripted(scores), metric="score", keep_best=True)
+    entry = {(row["model"], row["step"]): row["entry"] for row in result.history}
+    assert result.params["x"][:, 0].tolist() == [entry[0, 3], entry[1, 1], entry[2, 4]]
+
+
 def test_best_evaluation_is_kept_when_patience_ends():
     scores = [[1, 3, 2, 2, 9], [1, 2, 3, 4, 5], [9, 1, 1, 1, 1]]
     result = toy(steps=5, every=1, evaluate=scripted(scores), metric="score", keep_best=True, patience=2)
