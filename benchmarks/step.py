@@ -38,7 +38,7 @@ from sicore.training import Trained, keep_freed_memory, train, vmapped
 from sicore.transfer import Start, transfer
 
 NUMBERS, P, BATCH = 100, 7, 50
-LR, CLIP, PENALTY = 1e-3, 1.0, 1e-6
+LR, CLIP, PENALTY = 3e-4, 1.0, 1e-6
 
 
 def matmul_rate(dtype: torch.dtype) -> float:

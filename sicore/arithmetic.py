@@ -262,6 +262,9 @@ def samples(
     device: str | torch.device = "cpu",
 ) -> Samples:
     """Pack K training sets of pairs, [N_k, 2] each, for :func:`sicore.training.train`."""
+    for pairs in sets:
+        if len(pairs) and not 0 <= int(pairs.min()) <= int(pairs.max()) < numbers:
+            raise ValueError(f"pairs hold {int(pairs.max())}; numbers = {numbers} allows 0 to {numbers - 1}")
     longest = max(len(pairs) for pairs in sets)
     padded = torch.stack([torch.cat([pairs, pairs.new_zeros(longest - len(pairs), 2)]) for pairs in sets])
     orders = [sample_order(len(pairs), steps * batch, g) for pairs, g in zip(sets, generators, strict=True)]

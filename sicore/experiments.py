@@ -187,7 +187,7 @@ def subnetworks(
         "weight_decay": weight_decay, "every": every, "dtype": dtype,
     }  # fmt: skip
     specs = [{**settings, "base": base.spec} for base in bases]
-    for spec in specs[:1]:
+    for spec in specs:
         _subtask_pairs(spec)
     found = _make("subnetwork", specs, machine, _find_subnetworks)
     result = []
@@ -241,11 +241,19 @@ def transfers(
         "test_pairs": test_pairs, "steps": steps, "batch": batch, "lr": lr, "weight_decay": weight_decay,
         "dropout": dropout, "clip": clip, "every": every, "inherit": list(inherit), "freeze": freeze, "dtype": dtype,
     }  # fmt: skip
+    kept = [one.subnetwork.table().set_index("parameter")["density"] for one in found]
+    for one, density in zip(found, kept, strict=True):
+        if density.max() > 0.5 and any(condition.startswith("complement") for condition in conditions):
+            raise ValueError(
+                f"conditions: no complement for seed {one.spec['base']['seed']}: {density.idxmax()} keeps "
+                f"{density.max():.0%} of its weights, and at most 50 % leave enough outside. Raise the penalty, "
+                "or leave the complement conditions out"
+            )
     specs: list[Spec] = [
         {**settings, "condition": condition, "n_disambiguation": n, "source": one.spec}
         for condition in conditions for one in found for n in n_disambiguation
     ]  # fmt: skip
-    for one in found[:1]:
+    for one in found:
         _, _, test = _transfer_pairs({**settings, "n_disambiguation": max(n_disambiguation), "source": one.spec})
         base = one.spec["base"]
         agreement(torch.zeros(len(test)), test, candidates, base["p"])  # candidates that cannot be told apart
@@ -494,7 +502,7 @@ def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None
             "frozen": sum(int(mask.sum()) for mask in starts[k].frozen.values()), "inherited": starts[k].inherited,
             "density": densities[k], "seconds": seconds, "history": history,
         }  # fmt: skip
-        kept = {"predicted": predicted[k].to(torch.int16).cpu(), "pairs": test[k].to(torch.int16).cpu()}
+        kept = {"predicted": predicted[k].to(torch.int32).cpu(), "pairs": test[k].to(torch.int32).cpu()}
         machine.store.put("transfer", spec, kept, meta)
 
 

@@ -102,7 +102,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+    except (SafetensorError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
     if header.get("format") != str(FORMAT):
         raise ValueError(f"{path} has format version {header.get('format')!r}; this version of sicore reads {FORMAT}")

@@ -41,6 +41,7 @@ def gpt2(
         vocab_size=vocab, n_layer=n_layer, n_embd=n_embd, n_head=n_head, n_positions=n_positions,
         resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
         bos_token_id=None, eos_token_id=None, use_cache=False,
+        attn_implementation="eager",  # type: ignore[call-arg]  # the other one has no batching rule for vmap
     )  # fmt: skip
     with seeded(seed, "initialisation"):
         return GPT2LMHeadModel(config)
@@ -172,10 +173,7 @@ def stacked_gpt2(
         h = linear(norm(x, f"h.{layer}.ln_2"), *matrix(f"h.{layer}.mlp.c_fc"))
         h = F.gelu(h, approximate="tanh")
         x = x + drop(linear(h, *matrix(f"h.{layer}.mlp.c_proj")))
-    # Rows of 64 bytes: matrix kernels round differently where a model's block is not
-    # aligned, and then a result would depend on the model's place in the stack.
-    padded = F.pad(w["wte.weight"].to(dtype), (0, 0, 0, -V % 32))  # [K, V', D]
-    logits = torch.bmm(norm(x, "ln_f"), padded.transpose(1, 2))[..., :V]  # [K, B * S, V]
+    logits = torch.bmm(norm(x, "ln_f"), w["wte.weight"].to(dtype).transpose(1, 2))  # [K, B * S, V]
     return logits.view(K, B, T, V) if all_positions else logits
 
 

@@ -218,7 +218,10 @@ class Subnetwork:
         tensors, meta = load_tensors(path)
         if not isinstance(meta, dict) or meta.get("kind") != "subnetwork":
             raise ValueError(f"{path} holds no subnetwork")
-        subnetwork = cls(_part(tensors, "mask/"), _part(tensors, "weight/"), meta.get("meta", {}))
+        try:
+            subnetwork = cls(_part(tensors, "mask/"), _part(tensors, "weight/"), meta.get("meta", {}))
+        except TypeError as error:
+            raise ValueError(f"{path} holds no valid subnetwork: {error}") from error
         if model is not None:
             subnetwork.check_fits(model)
         return subnetwork
