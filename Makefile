@@ -11,6 +11,7 @@ book: setup ## run the experiments at the quick scale, then build the book into 
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
 test: setup lint ## formatter, linter, types, tests, and every notebook at the smoke scale
+	$(BIN)/python -m sicore run --if-changed -f params/smoke.yaml $(NOTEBOOKS)
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
 

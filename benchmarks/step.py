@@ -169,6 +169,37 @@ def agreement(steps: int = 100, K: int = 4) -> None:
             print(f"{name:>10}: frozen weights bit-equal to the source: {same}")
 
 
+KINDS = {
+    "matrix products": ("bmm", "baddbmm"),
+    "optimiser and clipping": ("_fused_adamw_", "linalg_vector_norm", "Optimizer"),
+    "copies and changes of type": ("copy_", "_to_copy", "cat", "contiguous", "clone"),
+    "GELU": ("gelu",),
+    "layer norm": ("native_layer_norm", "addcmul"),
+    "masks": ("bitwise", "sigmoid"),
+    "sums, products, softmax (attention, loss)": ("mul", "sum", "softmax", "add", "nll", "div", "index", "embedding"),
+}
+
+
+def breakdown(steps: int = 40, K: int = 8) -> list[tuple[str, str, str, str]]:
+    """Share of a stacked step's time by kind of operation, 2 layers, by torch's profiler."""
+    rows = []
+    for name in ("base", "discovery", "transfer"):
+        for label, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
+            go = Stage(name, 2, K).stacked(dtype)
+            go(5)
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+                go(steps)
+            total, shares = 0.0, dict.fromkeys([*KINDS, "the rest (Python, autograd, other operations)"], 0.0)
+            for event in profile.key_averages():
+                kind = next(
+                    (k for k, words in KINDS.items() if any(word in event.key for word in words)), list(shares)[-1]
+                )
+                shares[kind] += event.self_cpu_time_total
+                total += event.self_cpu_time_total
+            rows += [(name, label, kind, f"{share / total:.0%}") for kind, share in shares.items()]
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, nargs="+", default=[2])
@@ -230,6 +261,10 @@ def main() -> None:
             "of peak",
         ]
         parameters = vars(given) | {"gflops": {str(dtype): round(value / 1e9) for dtype, value in rate.items()}}
+        shares = pd.DataFrame(breakdown(), columns=["stage", "type", "kind", "share"])
+        shares = shares.pivot(index="kind", columns=["stage", "type"], values="share").loc[shares["kind"].unique()]
+        shares.columns = [" ".join(column) for column in shares.columns]
+        results.write("breakdown", "benchmark", shares.reset_index(), parameters=parameters)
         results.write("step", "benchmark", pd.DataFrame(rows, columns=columns), parameters=parameters, began=start)
     return None
 

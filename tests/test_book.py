@@ -1,12 +1,12 @@
-"""The book: its extensions, its numbers, its code, and (where it has been built) its HTML."""
+"""The book: its extensions, its numbers, its code, and its HTML, built for the tests."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
-from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,7 +18,7 @@ import yaml
 from sicore.arithmetic import Computation
 
 ROOT = Path(__file__).parents[1]
-BOOK, HTML = ROOT / "book", ROOT / "_build" / "html"
+BOOK = ROOT / "book"
 sys.path.insert(0, str(BOOK / "_ext"))
 
 import offline  # noqa: E402
@@ -245,40 +245,60 @@ def is_outside(address: str) -> bool:
     return address.strip().startswith(("http:", "https:", "//"))
 
 
-@cache
-def built() -> dict[Path, Page]:
-    return {path: Page(path) for path in sorted(HTML.rglob("*.html")) if "_static" not in path.parts}
+@pytest.fixture(scope="module")
+def html(tmp_path_factory) -> Path:
+    """The book, built with warnings as errors from the working tree into a folder of its own.
+
+    Its notebooks are those executed last, at any scale, or the sources where none was.
+    """
+    folder = tmp_path_factory.mktemp("book")
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("book", "notebooks", "params", "results"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("runs", "__pycache__"))
+    (folder / "book" / "runs").mkdir()
+    for source in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        executed = [ROOT / "book" / "runs" / source.name, ROOT / "runs" / "smoke" / source.name]
+        shutil.copy(next((path for path in executed if path.is_file()), source), folder / "book" / "runs")
+    done = subprocess.run(
+        [sys.executable, "-m", "jupyter_book", "build", ".", "-W", "-n", "--keep-going"],
+        cwd=folder, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return folder / "_build" / "html"
 
 
-needs_html = pytest.mark.skipif(not HTML.is_dir(), reason="the book is not built: run `make book`")
+@pytest.fixture(scope="module")
+def pages(html) -> dict[Path, Page]:
+    found = {path: Page(path) for path in sorted(html.rglob("*.html")) if "_static" not in path.parts}
+    assert len(found) > 10
+    return found
 
 
-@needs_html
-def test_built_pages_load_nothing_from_outside():
+def test_built_pages_load_nothing_from_outside(html, pages):
     found = [
-        f"{path.relative_to(HTML)}: {address}"
-        for path, page in built().items()
+        f"{path.relative_to(html)}: {address}"
+        for path, page in pages.items()
         for address in page.loads + [address for style in page.styles for address in css_loads(style)]
         if is_outside(address)
     ]
-    sheets = {path: css_loads(path.read_text(encoding="utf-8")) for path in HTML.rglob("*.css")}
+    sheets = {path: css_loads(path.read_text(encoding="utf-8")) for path in html.rglob("*.css")}
     found += [
-        f"{path.relative_to(HTML)}: {address}"
+        f"{path.relative_to(html)}: {address}"
         for path, all_ in sheets.items()
         for address in all_
         if is_outside(address)
     ]
     assert not found
-    for path, page in built().items():
+    for path, page in pages.items():
         for script in page.scripts:
             assert "https://" not in script, f"{path}: an inline script names an outside address"
 
 
-@needs_html
-def test_built_images_have_text_for_those_who_cannot_see_them():
+def test_built_images_have_text_for_those_who_cannot_see_them(html, pages):
     found = [
-        f"{path.relative_to(HTML)}: {image.get('src')}"[:120]
-        for path, page in built().items()
+        f"{path.relative_to(html)}: {image.get('src')}"[:120]
+        for path, page in pages.items()
         for image in page.images
         # A picture without a text gets its file's name, which says nothing.
         if not (image.get("alt") or "").strip() or re.search(r"\.(png|svg|jpe?g)$", image["alt"] or "")
@@ -286,17 +306,16 @@ def test_built_images_have_text_for_those_who_cannot_see_them():
     assert not found
 
 
-@needs_html
-def test_built_links_and_loads_lead_somewhere():
+def test_built_links_and_loads_lead_somewhere(html, pages):
     broken = []
-    for path, page in built().items():
+    for path, page in pages.items():
         for address in page.links + page.loads:
             parts = urlsplit(address)
             if parts.scheme or parts.netloc or address.startswith("data:"):
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             target = target / "index.html" if target.is_dir() else target
-            anchors = built()[target].ids if target in built() else {parts.fragment}
+            anchors = pages[target].ids if target in pages else {parts.fragment}
             if not target.is_file() or (parts.fragment and unquote(parts.fragment) not in anchors):
-                broken.append(f"{path.relative_to(HTML)}: {address}")
+                broken.append(f"{path.relative_to(html)}: {address}")
     assert not broken

@@ -1,5 +1,10 @@
 import itertools
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pandas as pd
 import pytest
@@ -463,3 +468,26 @@ def test_checkpoint_of_other_code_is_not_resumed(tmp_path, monkeypatch):
     assert ex._checkpoint("base", [{"seed": 1}], machine) != before
     monkeypatch.setattr("sicore.store.code_fingerprint", lambda: "other")
     assert ex._checkpoint("base", [{"seed": 0}], machine) != before
+
+
+def test_workers_leave_when_their_parent_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import multiprocessing, os, time, sicore.experiments as ex\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    pool = ProcessPoolExecutor(1, context, ex._start_worker, (context.Value('q', 0),))\n"
+        "    print(pool.submit(os.getpid).result(), flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    for _ in range(100):
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker outlived its parent")
