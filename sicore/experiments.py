@@ -94,7 +94,10 @@ class Machine:
     @property
     def processes(self) -> int:
         """Number of processes that will be used."""
-        return self.workers or len(os.sched_getaffinity(0)) if self.device == "cpu" else 1
+        if self.device != "cpu":
+            return 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.workers or cores
 
 
 @dataclass(frozen=True)

@@ -49,12 +49,13 @@ def house_style() -> None:
 
 
 def _count_axis(axes: Axes, counts: Sequence[int]) -> None:
-    """Numbers of samples on an axis of log(1 + n), so that 0 has a place."""
-    axes.set_xscale("function", functions=(np.log1p, np.expm1))
-    axes.set_xlim(-0.15 if min(counts) == 0 else min(counts), max(counts) * 1.06)
+    """Numbers of samples on an axis of log(1 + n / m), m the smallest above 0, so that 0 has a place."""
+    unit = min((count for count in counts if count > 0), default=1)
+    axes.set_xscale("function", functions=(lambda n: np.log1p(n / unit), lambda x: np.expm1(x) * unit))
+    axes.set_xlim(min(counts) - 0.08 * unit, max(counts) * 1.06)
     shown: list[int] = []
     for count in sorted(counts):
-        if not shown or np.log1p(count) - np.log1p(shown[-1]) > 0.28 * (1 if count > 20 else 2):
+        if not shown or np.log1p(count / unit) - np.log1p(shown[-1] / unit) > 0.3:
             shown.append(count)
     axes.set_xticks(shown, [f"{count:,}" for count in shown], minor=False)
     axes.minorticks_off()
@@ -130,7 +131,8 @@ def tradeoff(table: pd.DataFrame) -> Figure:
             rows["density"], rows["accuracy"], s=46, color=palette[index % 7], marker=markers[index % 8],
             label=f"{penalty:.0e}".replace("e-0", "e-"), zorder=3,
         )  # fmt: skip
-    axes.set(xlabel="share of weights kept", ylabel="accuracy on the subtask", xlim=(0, None), ylim=(0, 1.03))
+    axes.set(xlabel="share of weights kept", ylabel="accuracy on the subtask", xscale="log", ylim=(0, 1.03))
+    axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=None))
     axes.legend(title="penalty λ", loc="lower right")
     return figure
 
@@ -143,7 +145,7 @@ def transfer_curves(
     Columns: ``condition``, ``behaviour``, ``n_disambiguation``, ``seed``, ``test_accuracy``.
     ``paper`` (columns ``condition``, ``n_disambiguation``, ``test_accuracy``) is drawn with thin lines.
     """
-    figure, axes = plt.subplots(figsize=(8.2, 4.8), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7.2, 5.0), layout="constrained")
     means = summary(table, ["condition", "behaviour", "n_disambiguation"], "test_accuracy")
     for key, (label, colour, marker, dash) in CONDITIONS.items():
         rows = means[(means["condition"] == key[0]) & (means["behaviour"] == key[1])].sort_values("n_disambiguation")

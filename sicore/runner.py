@@ -205,7 +205,8 @@ def run(
     import nbformat
     import papermill
 
-    temporary = folder / f".{notebook.stem}.{os.getpid()}.ipynb"
+    # Not .ipynb: a run that is killed leaves this behind, and no reader may take it for a notebook.
+    temporary = folder / f".{notebook.stem}.{os.getpid()}.json"
     try:
         papermill.execute_notebook(
             str(notebook), str(temporary), parameters=values, cwd=str(project_root()),
