@@ -19,8 +19,6 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from sicore.seeding import seeded
-
 Params = dict[str, Tensor]
 
 _PROJECTIONS = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -183,13 +181,3 @@ def temperature(step: int, steps: int, *, stages: int = 50, final: float = 100.0
     if skip and stage:
         stage += 1
     return float(final ** (stage / (stages - 1)))
-
-
-def fresh_like(model_factory, seed: int, *purpose: str | int) -> Params:
-    """Parameters of a newly built model, drawn from the stream (seed, purpose).
-
-    ``model_factory`` is called without arguments and returns an ``nn.Module``.
-    """
-    with seeded(seed, *purpose):
-        model = model_factory()
-    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}

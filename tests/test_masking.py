@@ -8,7 +8,6 @@ from torch import nn
 from torch.func import functional_call
 
 from sicore.masking import (
-    fresh_like,
     hard_mask,
     initial_logits,
     maskable,
@@ -217,12 +216,3 @@ def test_temperature_never_falls_and_stays_within_its_ends_for_awkward_lengths()
 def test_temperature_settings_out_of_range_are_named(name, value):
     with pytest.raises(ValueError, match=f"{name} = {value!r}"):
         temperature(0, 10, **{name: value})
-
-
-def test_fresh_parameters_come_from_the_seed_and_are_detached():
-    build = lambda: nn.Linear(3, 2)  # noqa: E731
-    first, again, other = fresh_like(build, 1, "x"), fresh_like(build, 1, "x"), fresh_like(build, 1, "y")
-    assert first.keys() == {"weight", "bias"}
-    assert torch.equal(first["weight"], again["weight"])
-    assert not torch.equal(first["weight"], other["weight"])
-    assert not any(tensor.requires_grad for tensor in first.values())

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sicore import arithmetic as ar
-from sicore.masking import fresh_like, maskable, parameter_groups
+from sicore.masking import maskable, parameter_groups
 from sicore.models import Dropout, gpt2, stack
 from sicore.subnetwork import Subnetwork
 from sicore.training import train
@@ -205,7 +205,7 @@ def test_norms_with_running_statistics_can_be_inherited():
     make = lambda: torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))  # noqa: E731
     model = make()
     sub = Subnetwork.from_model(model, {"0.weight": torch.ones(2, 1, 3, 3, dtype=torch.bool)})
-    begin = start(fresh_like(make, 1), sub, inherit=parameter_groups(model)["norms"])
+    begin = start(make(), sub, inherit=parameter_groups(model)["norms"])
     assert torch.equal(begin.params["1.weight"], model[1].weight)
 
 
