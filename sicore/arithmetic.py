@@ -275,7 +275,7 @@ def samples(
 def distinct(pairs: Tensor, computations: Sequence[Computation], p: int) -> Tensor:
     """Boolean [N]: on which pairs do all of the computations give different answers?"""
     answers = torch.stack([f(pairs[..., 0], pairs[..., 1], p) for f in computations])  # [C, N]
-    different = torch.ones(answers.shape[1:], dtype=torch.bool)
+    different = torch.ones(answers.shape[1:], dtype=torch.bool, device=answers.device)
     for i in range(len(computations)):
         for j in range(i):
             different &= answers[i] != answers[j]

@@ -28,7 +28,7 @@ from sicore import arithmetic as ar
 from sicore.discovery import discover
 from sicore.files import canonical_json
 from sicore.masking import Params, maskable, parameter_groups
-from sicore.measure import accuracy, agreement
+from sicore.measure import accuracy, agreement, best_constant
 from sicore.models import Dropout, gpt2, stack, unstack
 from sicore.seeding import derive, generator
 from sicore.store import Store
@@ -176,8 +176,11 @@ def subnetworks(
 
     Masked are the attention and MLP projections. The defaults are the paper's settings.
     ``meta`` has, on test pairs: ``accuracy`` of the subnetwork on the subtask,
-    ``accuracy_base_task`` of the subnetwork on what the base was trained for, and
-    ``accuracy_ablated``, of the base without the subnetwork, on the subtask.
+    ``accuracy_base_task`` of the subnetwork on what the base was trained for, and of the
+    base without the subnetwork ``accuracy_ablated`` on the subtask and
+    ``accuracy_ablated_base_task`` on its own task, with ``accuracy_random_ablated_base_task``
+    beside it: without as many weights drawn at random in each matrix. ``best_constant`` is
+    the accuracy of the best constant answer on the subtask.
     """
     ar.Computation.parse(computation)
     _check_dtype(dtype)
@@ -221,8 +224,12 @@ def transfers(
     -------
     pandas.DataFrame
         One row a run: ``condition``, ``behaviour``, ``n_layer``, ``n_disambiguation``,
-        ``seed``, ``test_accuracy``, ``validation_accuracy``, ``best_step``, ``frozen``
-        (weights held), ``inherited`` (entries copied beside them), ``density`` (of the
+        ``seed``, ``test_accuracy``, ``validation_accuracy``, ``best_step``,
+        ``last_validation_accuracy`` (at the last step, so without a choice of step),
+        ``test_accuracy_unseen`` (on the ``unseen`` test pairs that neither the base nor the
+        search was trained on), ``best_constant`` (accuracy of the best constant answer),
+        ``frozen`` (weights held),
+        ``inherited`` (entries that start from the base beside these), ``density`` (of the
         discovered subnetwork), and ``agrees CANDIDATE`` for every candidate (see
         :func:`sicore.measure.agreement`).
     """
@@ -273,6 +280,9 @@ def transfers(
             "condition": condition, "behaviour": f"as_{behaviour}" if behaviour else "", "n_layer": base["n_layer"],
             "n_disambiguation": spec["n_disambiguation"], "seed": base["seed"], "test_accuracy": meta["test_accuracy"],
             "validation_accuracy": meta["validation_accuracy"], "best_step": meta["best_step"],
+            "last_validation_accuracy": meta["last_validation_accuracy"],
+            "test_accuracy_unseen": meta["test_accuracy_unseen"], "unseen": meta["unseen"],
+            "best_constant": meta["best_constant"], 
             "frozen": meta["frozen"], "inherited": meta["inherited"], "density": meta["density"],
             **{f"agrees {name}": share for name, share in shares.items()},
         })  # fmt: skip
@@ -289,7 +299,9 @@ def _make(
     """Read every object of ``specs``; make the missing ones in chunks, in several processes."""
     missing = [spec for spec in specs if machine.store.get(kind, spec) is None]
     if missing:
-        chunks = _chunks(missing, machine)
+        # Chunks of all specs, so that a run that was killed finds its checkpoints again.
+        wanted = {canonical_json(spec) for spec in missing}
+        chunks = [chunk for chunk in _chunks(specs, machine) if any(canonical_json(spec) in wanted for spec in chunk)]
         total = sum(spec["steps"] for spec in missing)
         with tqdm(
             total=total, desc=f"{kind}: {len(missing)} to train", unit="step", unit_scale=True, mininterval=1
@@ -396,6 +408,8 @@ def _run_in_processes(
                     future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()  # what it has saved stays; leaving the block would wait for it
             raise
 
 
@@ -435,7 +449,11 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
     scores = _Accuracy(test, computation, one)(trained.params, torch.arange(len(specs)))
     seconds = (time.monotonic() - began) / len(specs)
     for k, spec in enumerate(specs):
-        meta = {"test_accuracy": float(scores[k]), "steps_taken": trained.steps[k], "seconds": seconds}
+        floor = best_constant(computation(test[k, :, 0], test[k, :, 1], one["p"]))
+        meta = {
+            "test_accuracy": float(scores[k]), "best_constant": floor, "steps_taken": trained.steps[k],
+            "seconds": seconds,
+        }  # fmt: skip
         machine.store.put(
             "base", spec, _to(unstack(trained.params, k), "cpu"), {**meta, "history": _history(trained.history, k)}
         )
@@ -465,10 +483,21 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
     every = torch.arange(len(specs))
     inside = source | {name: source[name] * mask for name, mask in masks.items()}
     outside = source | {name: source[name] * ~mask for name, mask in masks.items()}
+    removed = [
+        Subnetwork({name: mask[k].cpu() for name, mask in masks.items()}, _to(unstack(source, k), "cpu")).random(
+            generator(spec["base"]["seed"], "discovery", "random")
+        ).masks
+        for k, spec in enumerate(specs)
+    ]  # fmt: skip
+    sampled_out = source | {
+        name: source[name] * ~torch.stack([drawn[name] for drawn in removed]).to(device) for name in masks
+    }
     scores = {
         "accuracy": _Accuracy(test, subtask, base)(inside, every),
         "accuracy_base_task": _Accuracy(test, base_task, base)(inside, every),
         "accuracy_ablated": _Accuracy(test, subtask, base)(outside, every),
+        "accuracy_ablated_base_task": _Accuracy(test, base_task, base)(outside, every),
+        "accuracy_random_ablated_base_task": _Accuracy(test, base_task, base)(sampled_out, every),
         "accuracy_full_model": _Accuracy(test, subtask, base)(source, every),
         "accuracy_full_model_base_task": _Accuracy(test, base_task, base)(source, every),
     }
@@ -477,6 +506,7 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
         own = {name: mask[k].cpu() for name, mask in masks.items()}
         density = sum(int(mask.sum()) for mask in own.values()) / sum(mask.numel() for mask in own.values())
         meta = {name: float(score[k]) for name, score in scores.items()} | {"density": density, "seconds": seconds}
+        meta["best_constant"] = best_constant(subtask(test[k, :, 0], test[k, :, 1], base["p"]))
         machine.store.put("subnetwork", spec, own, {**meta, "history": _history(trained.history, k)})
 
 
@@ -504,13 +534,19 @@ def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None
         checkpoint=_checkpoint("transfer", specs, machine),
     )  # fmt: skip
     predicted = ar.predict(trained.params, test, n_head=base["n_head"], numbers=base["numbers"])
-    right = accuracy(predicted, computation(test[..., 0], test[..., 1], base["p"]))
+    answers = computation(test[..., 0], test[..., 1], base["p"])
+    right = accuracy(predicted, answers)
     seconds = (time.monotonic() - began) / len(specs)
     for k, spec in enumerate(specs):
         history = _history(trained.history, k)
         best = max(history, key=lambda row: row["accuracy"])  # the first of equals, as in training
+        unseen = ~_seen(spec["source"], test[k].cpu())
+        hits = (predicted[k] == answers[k]).cpu()[unseen]
         meta = {
             "test_accuracy": float(right[k]), "validation_accuracy": best["accuracy"], "best_step": best["step"],
+            "last_validation_accuracy": history[-1]["accuracy"], "unseen": int(unseen.sum()),
+            "test_accuracy_unseen": float(hits.float().mean()) if len(hits) else float(right[k]),
+            "best_constant": best_constant(answers[k]),
             "frozen": sum(int(mask.sum()) for mask in starts[k].frozen.values()), "inherited": starts[k].inherited,
             "density": densities[k], "seconds": seconds, "history": history,
         }  # fmt: skip
@@ -587,6 +623,13 @@ def _transfer_pairs(spec: Spec) -> tuple[Tensor, Tensor, Tensor]:
     return torch.cat([ambiguous, pool[:n]]), validation, test
 
 
+def _seen(source: Spec, pairs: Tensor) -> Tensor:
+    """Which of the pairs [N, 2] were training pairs of the base or of the search? Boolean [N]."""
+    numbers = source["base"]["numbers"]
+    trained = torch.cat([_base_pairs(source["base"])[0], _subtask_pairs(source)[0]])
+    return torch.isin(pairs[:, 0] * numbers + pairs[:, 1], trained[:, 0] * numbers + trained[:, 1])
+
+
 def _start(spec: Spec, machine: Machine) -> tuple[Start, float]:
     """Initial parameters of one transfer, and the density of the discovered subnetwork."""
     source = spec["source"]
@@ -603,8 +646,8 @@ def _start(spec: Spec, machine: Machine) -> tuple[Start, float]:
         return start(fresh), density
     if condition == "full_model":
         return Start(params, {}, sum(tensor.numel() for tensor in params.values())), density
-    rng = generator(seed, "transfer", condition)
     kind, _, behaviour = condition.partition("_as_")
+    rng = generator(seed, "transfer", kind)  # one draw for both behaviours: one is the other's inverse
     if kind == "sampled":
         chosen = sampled(discovered, rng, f"as_{behaviour}")
     elif kind == "complement":

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 FORMAT = 1
@@ -98,10 +98,11 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
+    data = path.read_bytes()  # in one go: another process may put a new file in its place meanwhile
     try:
-        with safe_open(str(path), framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+        tensors = load(data)
+        length = int.from_bytes(data[:8], "little")  # safetensors: length of the header, header as JSON, tensors
+        header = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
     if header.get("format") != str(FORMAT):

@@ -17,6 +17,18 @@ def accuracy(predicted: Tensor, answers: Tensor) -> Tensor:
     return (predicted == answers).float().mean(-1)
 
 
+def best_constant(answers: Tensor) -> float:
+    """Accuracy of the best constant answer: the share of the most frequent value in [N] answers.
+
+    The floor for a model that ignores its input. With products modulo a prime it is well
+    above 1/p, since 0 is the most frequent answer.
+
+    >>> best_constant(torch.tensor([0, 0, 1, 2]))
+    0.5
+    """
+    return float(answers.unique(return_counts=True)[1].max() / len(answers))
+
+
 def agreement(predicted: Tensor, pairs: Tensor, candidates: Sequence[str], p: int) -> dict[str, float]:
     """Which of several computations do a model's answers follow?
 

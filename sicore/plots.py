@@ -19,8 +19,8 @@ from torch import Tensor
 
 from sicore.measure import summary
 
-ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE, BLACK = (
-    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000",
+ORANGE, SKY, GREEN, BLUE, RED, PURPLE, BLACK = (
+    "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#000000",
 )  # fmt: skip
 
 CONDITIONS: dict[tuple[str, str], tuple[str, str, str, str]] = {
@@ -61,21 +61,18 @@ def _count_axis(axes: Axes, counts: Sequence[int]) -> None:
     axes.minorticks_off()
 
 
-def learning_curves(history: pd.DataFrame, *, chance: float, floor: float | None = None) -> Figure:
+def learning_curves(history: pd.DataFrame, *, floor: float) -> Figure:
     """Accuracy and loss against the training step, one thin line per seed.
 
-    Columns: ``seed``, ``step``, ``accuracy``, ``loss``. ``chance`` and ``floor`` are drawn
-    as dotted lines.
+    Columns: ``seed``, ``step``, ``accuracy``, ``loss``. ``floor``, the accuracy of the best
+    constant answer, is a dotted line.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for index, (seed, rows) in enumerate(history.groupby("seed")):
         colour = [RED, BLUE, GREEN, PURPLE, ORANGE, SKY, BLACK][index % 7]
         for axes, column in ((left, "accuracy"), (right, "loss")):
             axes.plot(rows["step"], rows[column], color=colour, lw=1.6, label=f"seed {seed}")
-    left.axhline(chance, color="grey", ls=":", lw=1.5)
-    left.annotate("guessing", (history["step"].max(), chance), ha="right", va="bottom", color="dimgrey")
-    if floor is not None:
-        right.axhline(floor, color="grey", ls=":", lw=1.5)
+    left.axhline(floor, color="grey", ls=":", lw=1.5)
     left.set(xlabel="training step", ylabel="accuracy on held-out pairs", ylim=(0, 1.03))
     right.set(xlabel="training step", ylabel="training loss (nats)", ylim=(0, None))
     left.legend(loc="lower right")
@@ -138,11 +135,12 @@ def tradeoff(table: pd.DataFrame) -> Figure:
 
 
 def transfer_curves(
-    table: pd.DataFrame, *, chance: float, paper: pd.DataFrame | None = None, conditions: Sequence[tuple[str, str]] = ()
+    table: pd.DataFrame, *, floor: float, paper: pd.DataFrame | None = None, conditions: Sequence[tuple[str, str]] = ()
 ) -> Figure:
     """Test accuracy against the number of disambiguation samples: mean and 95 % interval over seeds.
 
     Columns: ``condition``, ``behaviour``, ``n_disambiguation``, ``seed``, ``test_accuracy``.
+    ``floor``, the accuracy of the best constant answer, is a dotted line.
     ``paper`` (columns ``condition``, ``n_disambiguation``, ``test_accuracy``) is drawn with thin lines.
     """
     figure, axes = plt.subplots(figsize=(7.2, 5.0), layout="constrained")
@@ -168,7 +166,7 @@ def transfer_curves(
         if paper is not None:
             own = paper[paper["condition"] == key[0]].sort_values("n_disambiguation")
             axes.plot(own["n_disambiguation"], own["test_accuracy"], color=colour, lw=0.8, alpha=0.7)
-    axes.axhline(chance, color="grey", ls=":", lw=1.5)
+    axes.axhline(floor, color="grey", ls=":", lw=1.5)
     _count_axis(axes, sorted(table["n_disambiguation"].unique()))
     axes.set(
         xlabel="disambiguation samples in the training set", ylabel="accuracy on unambiguous pairs", ylim=(0, 1.03)

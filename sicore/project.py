@@ -17,6 +17,7 @@ NUMERIC = (
     "arithmetic",
     "discovery",
     "transfer",
+    "measure",
     "experiments",
 )
 """Modules whose code decides what a trained object is."""

@@ -25,7 +25,7 @@ import yaml
 
 from sicore.project import NUMERIC, code_fingerprint, project_root
 
-_EVERYTHING = (*NUMERIC, "measure", "plots", "results", "store", "files", "project")
+_EVERYTHING = (*NUMERIC, "plots", "results", "store", "files", "project")
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
@@ -195,7 +195,8 @@ def run(
     final, partial = folder / notebook.name, folder / f"{notebook.stem}.failed"
     mark = _mark(notebook, values)
     table = project_root() / "results" / str(scale) / f"{notebook.stem}.csv"
-    if if_changed and table.is_file() and _mark_in(final) == mark:
+    defaults = {name: ast.literal_eval(entry["default"]) for name, entry in own.items()}
+    if if_changed and _mark_in(final) == mark and _table_is_of(table, {**defaults, **values}):
         return final, False
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -231,6 +232,15 @@ def _mark(notebook: Path, values: Mapping[str, Any]) -> str:
     parts = [notebook.read_text(encoding="utf-8"), json.dumps(values, sort_keys=True), code_fingerprint(_EVERYTHING)]
     parts += [version(package) for package in ("torch", "transformers", "matplotlib", "pandas")]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _table_is_of(table: Path, parameters: Mapping[str, Any]) -> bool:
+    """Is the table there, and not that of a later run with other parameters?"""
+    try:
+        recorded = json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))["parameters"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return table.is_file()
+    return table.is_file() and all(recorded.get(name) == value for name, value in parameters.items())
 
 
 def _mark_in(path: Path) -> str | None:

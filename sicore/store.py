@@ -2,7 +2,7 @@
 
 A base model or a subnetwork takes minutes to make and is needed by several notebooks.
 Each is stored once under ``<root>/<kind>/<key>.safetensors``; a second run finds it, a
-killed run leaves nothing half-written, and two runs at once do not make it twice.
+killed run leaves nothing half-written, and of two equal runs at once one makes it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock
 from torch import Tensor
 
@@ -51,7 +52,8 @@ class Store:
 
     def path(self, kind: str, spec: Mapping[str, Any]) -> Path:
         """The file of the object that ``spec`` determines."""
-        text = canonical_json({"kind": kind, "code": code_fingerprint(), "spec": spec})
+        made_by = {"code": code_fingerprint(), "torch": torch.__version__}
+        text = canonical_json({"kind": kind, "spec": spec, **made_by})
         return self.root / kind / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
 
     def get(self, kind: str, spec: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

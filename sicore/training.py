@@ -93,6 +93,8 @@ def check_device(device: str | torch.device) -> torch.device:
     """The device, if this machine has it; otherwise ``ValueError`` naming what there is."""
     try:
         found = torch.device(device)
+        if found.type not in ("cpu", "cuda"):
+            raise RuntimeError(f"{found.type} is not supported")
         torch.zeros(1, device=found).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0

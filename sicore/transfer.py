@@ -103,7 +103,7 @@ def start(
         params[name] = torch.where(
             mask.to(params[name].device), subnetwork.weights[name].to(params[name]), params[name]
         )
-    frozen = {name: mask.clone() for name, mask in subnetwork.masks.items()} if freeze else {}
+    frozen = {name: mask.to(params[name].device, copy=True) for name, mask in subnetwork.masks.items() if freeze}
     return Start(params, frozen, inherited)
 
 

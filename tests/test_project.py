@@ -1,9 +1,11 @@
 """The repository itself: dependencies agree, notebooks are clean, parameters are known."""
 
+import ast
 import json
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -84,3 +86,12 @@ def test_the_fingerprint_ignores_comments_docstrings_and_layout_but_no_code():
     code = "def f(x):\n    return x + 1\n"
     assert fingerprint(code) == fingerprint('"""Doc."""\n\n\ndef f(x):\n    "Doc."\n    # why\n    return (x + 1)\n')
     assert fingerprint(code) != fingerprint("def f(x):\n    return x + 2\n")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_results_come_from_the_committed_parameters(path):
+    record = json.loads((ROOT / "results" / "quick" / f"{path.stem}.json").read_text())
+    defaults = {name: ast.literal_eval(entry["default"]) for name, entry in parameters_of(path).items()}
+    assert record["parameters"] == {**defaults, **resolve(path, [ROOT / "params" / "quick.yaml"])}
+    table = pd.read_csv(ROOT / "results" / "quick" / f"{path.stem}.csv")
+    assert (len(table), list(table.columns)) == (record["rows"], record["columns"])
