@@ -63,7 +63,7 @@ def write(
     """
     target = folder(scale)
     text = io.StringIO()
-    table.to_csv(text, index=False, float_format="%.6g", lineterminator="\n")
+    table.to_csv(text, index=False, float_format="%.6g", lineterminator="\n", na_rep="nan")
     for suffix, figure in (figures or {}).items():
         with written_aside(target / f"{name}{suffix}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=160, metadata={"Software": None})
