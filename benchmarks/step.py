@@ -13,7 +13,7 @@ them, and the ratio is taken round by round. The floor is the time that the matr
 products alone would need at the machine's matmul rate, which is measured in the same run.
 
     python benchmarks/step.py            # 2 layers
-    python benchmarks/step.py --layers 12 --rounds 5
+    python benchmarks/step.py --layers 2 12
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="+", default=[2])
     parser.add_argument("--stages", nargs="+", default=["base", "discovery", "transfer"])
     parser.add_argument("--stack", type=int, default=8, help="K, models in the stack")
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=40, help="at 2 layers; fewer for deeper models")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--vmap", action="store_true", help="time torch.func as well")
     parser.add_argument("--agreement", action="store_true", help="compare results, not times")
@@ -235,12 +235,13 @@ def main() -> None:
             if given.vmap:
                 variants["vmap float32"] = (stage.vmapped(), torch.float32)
             times: dict[str, list[float]] = {label: [] for label in variants}
+            steps = max(10, given.steps * 2 // n_layer)
             for round_ in range(given.rounds + 1):  # the first warms up
                 for label, (go, _) in variants.items():
                     began = time.perf_counter()
-                    go(given.steps)
+                    go(steps)
                     if round_:
-                        times[label].append((time.perf_counter() - began) / given.steps / given.stack * 1e3)
+                        times[label].append((time.perf_counter() - began) / steps / given.stack * 1e3)
             for label, (_, dtype) in variants.items():
                 ratio = statistics.median(a / b for a, b in zip(times["loop float32"], times[label], strict=True))
                 floor = operations(n_layer) / rate[dtype] * 1e3
