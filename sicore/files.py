@@ -100,7 +100,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise FileNotFoundError(f"no file {path}")
     data = path.read_bytes()  # in one go: another process may put a new file in its place meanwhile
     try:
-        tensors = load(data)
+        tensors = dict(sorted(load(data).items()))  # safetensors gives them in no fixed order
         length = int.from_bytes(data[:8], "little")  # safetensors: length of the header, header as JSON, tensors
         header = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     except (SafetensorError, ValueError, RuntimeError) as error:

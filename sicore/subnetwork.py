@@ -162,10 +162,11 @@ class Subnetwork:
             When the complement holds fewer weights than have to be drawn; the message
             names the tensor.
         """
+        ordered = {name: self.masks[name] for name in sorted(self.masks)}  # the draw depends on no other order
         if per_layer:
-            parts = {name: {name: mask} for name, mask in self.masks.items()}
+            parts = {name: {name: mask} for name, mask in ordered.items()}
         else:
-            parts = {"all tensors together": dict(self.masks)}
+            parts = {"all tensors together": ordered}
         drawn: dict[str, Tensor] = {}
         for label, masks in parts.items():
             flat = torch.cat([mask.reshape(-1).cpu() for mask in masks.values()])

@@ -163,3 +163,9 @@ def test_folder_that_cannot_be_made_is_named(tmp_path):
 def test_canonical_json_ignores_order_but_not_values_or_nesting():
     assert canonical_json({"b": 1, "a": {"d": 2, "c": 3}}) == '{"a":{"c":3,"d":2},"b":1}'
     assert canonical_json([1, 2]) != canonical_json([2, 1])
+
+
+def test_tensors_come_in_the_order_of_their_names(tmp_path):
+    names = [f"t{i}" for i in range(50)]
+    save_tensors(tmp_path / "x", {name: torch.zeros(1) for name in reversed(names)}, {})
+    assert list(load_tensors(tmp_path / "x")[0]) == sorted(names)

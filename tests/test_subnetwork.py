@@ -319,3 +319,11 @@ def test_load_accepts_a_model_that_fits(tmp_path):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         Subnetwork.load(tmp_path / "nowhere")
+
+
+def test_a_random_draw_does_not_depend_on_the_order_of_the_tensors():
+    masks = {name: torch.arange(40) % 4 == 0 for name in "abc"}
+    weights = {name: torch.ones(40) for name in "abc"}
+    turned = {name: masks[name] for name in "cab"}
+    one, other = (Subnetwork(each, weights).random(torch.Generator().manual_seed(0)) for each in (masks, turned))
+    assert all(torch.equal(one.masks[name], other.masks[name]) for name in "abc")
