@@ -261,7 +261,7 @@ def html(tmp_path_factory) -> Path:
         executed = [ROOT / "book" / "runs" / source.name, ROOT / "runs" / "smoke" / source.name]
         shutil.copy(next((path for path in executed if path.is_file()), source), folder / "book" / "runs")
     done = subprocess.run(
-        [sys.executable, "-m", "jupyter_book", "build", ".", "-W", "-n", "--keep-going"],
+        [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-W", "-n", "--keep-going"],
         cwd=folder, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]

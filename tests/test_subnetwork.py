@@ -207,12 +207,10 @@ def test_control_is_uniform(rng, per_layer, outside):
     masks = {"w": torch.tensor([[True, True, False, False], [False, False, True, False]]), "v": torch.arange(8) < 3}
     sub = Subnetwork(masks, {name: torch.zeros(mask.shape) for name, mask in masks.items()})
     draws = 1500
-    counts = sum(
-        torch.cat(
-            [m.reshape(-1).double() for m in sub.random(rng, per_layer=per_layer, outside=outside).masks.values()]
-        )
-        for _ in range(draws)
-    )
+    counts = torch.zeros(16, dtype=torch.float64)
+    for _ in range(draws):
+        drawn = sub.random(rng, per_layer=per_layer, outside=outside).masks
+        counts += torch.cat([drawn[name].reshape(-1).double() for name in masks])
     inside = torch.cat([mask.reshape(-1) for mask in masks.values()])
     pool = ~inside if outside else torch.ones_like(inside)
     assert bool((counts[~pool] == 0).all())
