@@ -173,10 +173,19 @@ KINDS = {
     "matrix products": ("bmm", "baddbmm"),
     "optimiser and clipping": ("_fused_adamw_", "linalg_vector_norm", "Optimizer"),
     "copies and changes of type": ("copy_", "_to_copy", "cat", "contiguous", "clone"),
-    "GELU": ("gelu",),
     "layer norm": ("native_layer_norm", "addcmul"),
-    "masks": ("bitwise", "sigmoid"),
-    "sums, products, softmax (attention, loss)": ("mul", "sum", "softmax", "add", "nll", "div", "index", "embedding"),
+    "sigmoids (GELU, soft masks)": ("sigmoid",),
+    "frozen weights": ("bitwise",),
+    "sums, products, softmax (attention, GELU, loss)": (
+        "mul",
+        "sum",
+        "softmax",
+        "add",
+        "nll",
+        "div",
+        "index",
+        "embedding",
+    ),
 }
 
 
