@@ -483,12 +483,11 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
     every = torch.arange(len(specs))
     inside = source | {name: source[name] * mask for name, mask in masks.items()}
     outside = source | {name: source[name] * ~mask for name, mask in masks.items()}
+    found = [Subnetwork(_to(unstack(masks, k), "cpu"), _to(unstack(source, k), "cpu")) for k in range(len(specs))]
     removed = [
-        Subnetwork({name: mask[k].cpu() for name, mask in masks.items()}, _to(unstack(source, k), "cpu")).random(
-            generator(spec["base"]["seed"], "discovery", "random")
-        ).masks
-        for k, spec in enumerate(specs)
-    ]  # fmt: skip
+        one.random(generator(spec["base"]["seed"], "discovery", "random")).masks
+        for one, spec in zip(found, specs, strict=True)
+    ]
     sampled_out = source | {
         name: source[name] * ~torch.stack([drawn[name] for drawn in removed]).to(device) for name in masks
     }
@@ -503,11 +502,10 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
     }
     seconds = (time.monotonic() - began) / len(specs)
     for k, spec in enumerate(specs):
-        own = {name: mask[k].cpu() for name, mask in masks.items()}
-        density = sum(int(mask.sum()) for mask in own.values()) / sum(mask.numel() for mask in own.values())
-        meta = {name: float(score[k]) for name, score in scores.items()} | {"density": density, "seconds": seconds}
+        meta = {name: float(score[k]) for name, score in scores.items()}
+        meta |= {"density": found[k].density, "seconds": seconds}
         meta["best_constant"] = best_constant(subtask(test[k, :, 0], test[k, :, 1], base["p"]))
-        machine.store.put("subnetwork", spec, own, {**meta, "history": _history(trained.history, k)})
+        machine.store.put("subnetwork", spec, found[k].masks, {**meta, "history": _history(trained.history, k)})
 
 
 def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None:

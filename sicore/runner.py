@@ -176,7 +176,7 @@ def run(
         Folder of the executed copy; default ``runs/<scale>`` in the project's folder.
     if_changed
         Do nothing when a copy is there that came from the same notebook, parameters and
-        code, and its result table is there too.
+        code, and its result table is there too, not replaced by a run with other parameters.
 
     Raises
     ------
@@ -189,14 +189,13 @@ def run(
     notebook = Path(notebook)
     values = resolve(notebook, files, given)
     own = parameters_of(notebook)
-    default = yaml.safe_load(own["scale"]["default"]) if "scale" in own else "smoke"
-    scale = values.get("scale", default)
+    parameters = {name: ast.literal_eval(entry["default"]) for name, entry in own.items()} | values
+    scale = parameters.get("scale", "smoke")
     folder = Path(output) if output else project_root() / "runs" / str(scale)
     final, partial = folder / notebook.name, folder / f"{notebook.stem}.failed"
     mark = _mark(notebook, values)
     table = project_root() / "results" / str(scale) / f"{notebook.stem}.csv"
-    defaults = {name: ast.literal_eval(entry["default"]) for name, entry in own.items()}
-    if if_changed and _mark_in(final) == mark and _table_is_of(table, {**defaults, **values}):
+    if if_changed and _mark_in(final) == mark and _table_is_of(table, parameters):
         return final, False
     try:
         folder.mkdir(parents=True, exist_ok=True)

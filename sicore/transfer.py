@@ -81,7 +81,7 @@ def start(
             raise ValueError(f"inherit = {inherit!r} needs a subnetwork, whose source network is inherited from")
         return Start(params, {})
     subnetwork.check_fits(params)
-    inherited = 0
+    inherited: dict[str, int] = {}
     for pattern in inherit:
         hits = [name for name in matching(params, pattern) if name not in subnetwork.masks]
         buffers = [name for name in matching(subnetwork.weights, pattern) if name not in params]
@@ -96,15 +96,13 @@ def start(
                     f"{tuple(params[name].shape)} in the model"
                 )
             params[name] = subnetwork.weights[name].to(params[name]).clone()
-    inherited = sum(
-        params[name].numel() for name in params if name in matching(params, inherit) and name not in subnetwork.masks
-    )
+            inherited[name] = params[name].numel()
     for name, mask in subnetwork.masks.items():
         params[name] = torch.where(
             mask.to(params[name].device), subnetwork.weights[name].to(params[name]), params[name]
         )
     frozen = {name: mask.to(params[name].device, copy=True) for name, mask in subnetwork.masks.items() if freeze}
-    return Start(params, frozen, inherited)
+    return Start(params, frozen, sum(inherited.values()))
 
 
 def sampled(subnetwork: Subnetwork, generator: torch.Generator, behaviour: str = "as_described") -> Subnetwork:
