@@ -10,6 +10,8 @@ result on a CPU.
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import multiprocessing
 import os
 import threading
@@ -17,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -40,24 +43,58 @@ Spec = dict[str, Any]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-CONDITIONS = (
-    "subnetwork",
-    "full_model",
-    "sampled_as_described",
-    "sampled_as_released",
-    "complement_as_described",
-    "complement_as_released",
-    "inherited_only",
-    "random_initialisation",
-)
-"""What a transfer can start from.
+INHERITED = ("embeddings", "norms", "biases")
+"""What the released code copies beside the masked weights (see :func:`sicore.masking.parameter_groups`)."""
 
-``subnetwork``: the discovered one, frozen. ``full_model``: all weights of the base,
-trained on. ``sampled_*`` and ``complement_*``: the random controls, frozen, as the paper
-describes them and as its released code computes them. ``inherited_only``: what every
-condition above inherits beside masked weights, and no masked weight.
-``random_initialisation``: nothing of the base.
-"""
+
+@dataclass(frozen=True)
+class Condition:
+    """What a transfer starts from.
+
+    Parameters
+    ----------
+    copied
+        Which weights of the masked layers come from the base: ``subnetwork`` (the
+        discovered one), ``sampled`` or ``complement`` (the random controls),
+        ``full_model`` (all, and all else too), or ``nothing``.
+    behaviour
+        Of a random control: ``as_described`` in the paper, ``as_released`` in its code.
+    inherit
+        Groups of further parameters to copy; None for what the call of :func:`transfers` says.
+    freeze
+        Hold the copied weights; None for what the call says.
+    """
+
+    copied: str
+    behaviour: str = ""
+    inherit: tuple[str, ...] | None = None
+    freeze: bool | None = None
+
+
+CONDITIONS = {
+    "subnetwork": Condition("subnetwork"),
+    "full_model": Condition("full_model", freeze=False),
+    "sampled_as_described": Condition("sampled", "as_described"),
+    "sampled_as_released": Condition("sampled", "as_released"),
+    "complement_as_described": Condition("complement", "as_described"),
+    "complement_as_released": Condition("complement", "as_released"),
+    "inherited_only": Condition("nothing"),
+    "random_initialisation": Condition("nothing", inherit=()),
+    # Appendix B.3: the same weights as a starting point, not held.
+    "subnetwork_trainable": Condition("subnetwork", freeze=False),
+    "sampled_as_described_trainable": Condition("sampled", "as_described", freeze=False),
+    "sampled_as_released_trainable": Condition("sampled", "as_released", freeze=False),
+    # Which inherited part brings what.
+    "subnetwork_alone": Condition("subnetwork", inherit=()),
+    "subnetwork_with_embeddings": Condition("subnetwork", inherit=("embeddings",)),
+    "subnetwork_with_norms": Condition("subnetwork", inherit=("norms",)),
+    "subnetwork_with_biases": Condition("subnetwork", inherit=("biases",)),
+    "sampled_alone": Condition("sampled", "as_described", inherit=()),
+    "embeddings_only": Condition("nothing", inherit=("embeddings",)),
+}
+"""The conditions that have a name; the first eight are those of the main figure."""
+
+MAIN_CONDITIONS = tuple(CONDITIONS)[:8]
 
 
 @dataclass(frozen=True)
@@ -71,9 +108,10 @@ class Machine:
     device
         ``cpu``, ``cuda`` or ``cuda:N``.
     workers
-        Processes of one thread each; 0 for one per available core. Ignored on a GPU.
+        Processes of one thread each; 0 for one per available core, and for one on a GPU.
     stack
-        Most models trained together in one process.
+        Most models trained together in one process; 0 for what suits the device. Either
+        way no more than the free memory holds.
     """
 
     store: Store
@@ -87,17 +125,63 @@ class Machine:
         check_device(device)
         if workers < 0:
             raise ValueError(f"workers = {workers}: expected 0 (one per core) or more")
-        if stack < 1:
-            raise ValueError(f"stack = {stack}: expected 1 or more")
+        if stack < 0:
+            raise ValueError(f"stack = {stack}: expected 1 or more, or 0 for what suits the device")
         return cls(Store.open(store or None), device, workers, stack)
 
     @property
     def processes(self) -> int:
         """Number of processes that will be used."""
         if self.device != "cpu":
-            return 1
+            return self.workers or 1
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return self.workers or cores
+
+    def fits(self, spec: Spec) -> int:
+        """How many models of this kind are trained together.
+
+        ``stack``, but no more than half of the free memory holds, shared by the processes and
+        rounded down to a power of two, so that a small change of the free memory changes nothing.
+        """
+        room = free_memory(self.device) / 2 / self.processes / memory_of(spec)
+        return min(self.stack or (24 if self.device == "cpu" else 1024), 2 ** int(math.log2(max(room, 1))))
+
+    def dtype(self, asked: str) -> str:
+        """``asked``, or ``float32`` where the processor would only imitate bfloat16, several times slower."""
+        _check_dtype(asked)
+        if asked == "float32" or self.device != "cpu":
+            return asked
+        able = torch.cpu.get_capabilities()
+        imitated = str(able.get("architecture")).startswith("x86") and not (able["amx_bf16"] or able["avx512_bf16"])
+        return "float32" if imitated else asked
+
+
+def free_memory(device: str) -> int:
+    """Bytes that a new process could use on the device."""
+    if device != "cpu":
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 4 * 2**30  # no such file: not Linux
+
+
+def memory_of(spec: Spec) -> int:
+    """Bytes that one model of a stack needs at most while it trains (an estimate from above).
+
+    Float32: parameters, gradients, two moments, best and initial values, masks and source
+    (12 copies); activations of a batch of training and of one of evaluation, about 60
+    values a layer for every unit of width and 6 for every entry of the vocabulary; the
+    order of the samples.
+    """
+    base = spec.get("source", spec).get("base", spec)
+    width, vocab = base["n_embd"], ar.vocabulary(base["numbers"], base["p"])
+    params = 12 * base["n_layer"] * width**2 + (vocab + 4) * width
+    positions = 4 if spec.get("all_positions") else 3
+    values = spec["batch"] * positions * (60 * width * base["n_layer"] + 6 * vocab)
+    values += 1000 * (3 * 20 * width + 2 * vocab)
+    return 4 * (12 * params + values) + 8 * spec["steps"] * spec["batch"]
 
 
 @dataclass(frozen=True)
@@ -170,11 +254,14 @@ def subnetworks(
     machine: Machine, bases: Sequence[Base], *, computation: str = "ab", pairs: int = 50_000,
     validation_pairs: int = 1000, test_pairs: int = 1000, steps: int = 5000, batch: int = 500, lr: float = 1e-3,
     penalty: float = 1e-7, stages: int = 50, final_temperature: float = 100.0, initial_logit: float = -0.1,
-    skip_temperature: bool = False, weight_decay: float = 0.0, every: int = 100, dtype: str = "float32",
+    skip_temperature: bool = False, weight_decay: float = 0.0, every: int = 100, complete: bool = False,
+    dtype: str = "float32",
 ) -> list[Found]:  # fmt: skip
     """Find the subnetwork for ``computation`` in every base model (paper, section 3.1).
 
     Masked are the attention and MLP projections. The defaults are the paper's settings.
+    With ``complete`` the embeddings are masked too, and the search runs with norms at 1 and
+    biases at 0, as they are in a fresh network: the subnetwork then needs nothing beside itself.
     ``meta`` has, on test pairs: ``accuracy`` of the subnetwork on the subtask,
     ``accuracy_base_task`` of the subnetwork on what the base was trained for, and of the
     base without the subnetwork ``accuracy_ablated`` on the subtask and
@@ -191,7 +278,7 @@ def subnetworks(
         "computation": computation, "pairs": pairs, "validation_pairs": validation_pairs, "test_pairs": test_pairs,
         "steps": steps, "batch": batch, "lr": lr, "penalty": penalty, "stages": stages,
         "final_temperature": final_temperature, "initial_logit": initial_logit, "skip_temperature": skip_temperature,
-        "weight_decay": weight_decay, "every": every, "dtype": dtype,
+        "weight_decay": weight_decay, "every": every, "complete": complete, "dtype": dtype,
     }  # fmt: skip
     specs = [{**settings, "base": base.spec} for base in bases]
     for spec in specs:
@@ -201,42 +288,61 @@ def subnetworks(
     for spec, base, (tensors, meta) in zip(specs, bases, found, strict=True):
         masks = {name: mask.bool() for name, mask in tensors.items()}
         about = {key: value for key, value in meta.items() if key not in ("history", "spec")}
-        result.append(Found(spec, Subnetwork(masks, base.params, {**about, "spec": spec}), meta))
+        result.append(Found(spec, Subnetwork(masks, _source(spec, base.params), {**about, "spec": spec}), meta))
     return result
 
 
 def transfers(
     machine: Machine, found: Sequence[Found], *, computation: str = "a^2 + ab",
-    conditions: Sequence[str] = CONDITIONS, n_disambiguation: Sequence[int] = (0, 100, 1000), ambiguous: int = 1000,
-    validation_pairs: int = 1000, test_pairs: int = 1000, steps: int = 10_000, batch: int = 50, lr: float = 2e-4,
-    weight_decay: float = 0.01, dropout: float = 0.1, clip: float | None = 1.0, every: int = 100,
-    inherit: Sequence[str] = ("embeddings", "norms", "biases"), freeze: bool = True,
+    conditions: Sequence[str] = MAIN_CONDITIONS, n_disambiguation: Sequence[int] = (0, 100, 1000),
+    ambiguous: int = 1000, validation_pairs: int = 1000, test_pairs: int = 1000, epochs: int = 0, steps: int = 10_000,
+    batch: int = 50, lr: float = 2e-4, weight_decay: float = 0.01, dropout: float = 0.1, clip: float | None = 1.0,
+    all_positions: bool = False, every: int = 100, target: float | None = None,
+    inherit: Sequence[str] = INHERITED, freeze: bool = True, draws: Sequence[int] = (0,),
     candidates: Sequence[str] = ("a^2 + ab", "2a^2", "2b^2"), dtype: str = "float32",
 ) -> pd.DataFrame:  # fmt: skip
     """Train on ``computation`` from every start and with every number of disambiguation samples.
 
     The training set is ``ambiguous`` pairs with a = b and the first n of a fixed random
-    sequence of pairs with a != b. All runs of a seed share fresh weights, ambiguous samples
-    and evaluation pairs. The evaluation with the best accuracy on validation pairs is kept
+    sequence of pairs with a != b. All runs of a seed and draw share fresh weights, ambiguous
+    samples and evaluation pairs. The evaluation with the best accuracy on validation pairs is kept
     and tested on test pairs; both are disjoint from the training pairs and hold a != b.
+
+    Parameters
+    ----------
+    conditions
+        Names of :data:`CONDITIONS`.
+    epochs
+        Above 0: every run sees its own training set this often and is evaluated once an
+        epoch, in place of ``steps`` and ``every``. The paper has 100 (appendix B).
+    target
+        A run stops at this accuracy on validation pairs. With 1.0 that changes no test
+        accuracy: of equally good evaluations the first is kept anyway.
+    inherit, freeze
+        For the conditions that leave them open.
+    draws
+        Several transfers from one base: each draw has other fresh weights and other samples.
 
     Returns
     -------
     pandas.DataFrame
-        One row a run: ``condition``, ``behaviour``, ``n_layer``, ``n_disambiguation``,
-        ``seed``, ``test_accuracy``, ``validation_accuracy``, ``best_step``,
-        ``last_validation_accuracy`` (at the last step, so without a choice of step),
-        ``test_accuracy_unseen`` (on the ``unseen`` test pairs that neither the base nor the
-        search was trained on), ``best_constant`` (accuracy of the best constant answer),
-        ``frozen`` (weights held),
-        ``inherited`` (entries that start from the base beside these), ``density`` (of the
-        discovered subnetwork), and ``agrees CANDIDATE`` for every candidate (see
+        One row a run: ``start`` (name of the condition), ``condition`` and ``behaviour`` (the two
+        parts of that name), ``inherit``, ``freeze``, ``subtask``, ``task``, ``n_layer``,
+        ``n_disambiguation``, ``seed``, ``draw``, ``test_accuracy``, ``validation_accuracy``,
+        ``best_step``, ``steps`` (taken), ``last_validation_accuracy`` (at the last step, so
+        without a choice of step), ``test_accuracy_unseen`` (on the ``unseen`` test pairs that
+        neither the base nor the search was trained on), ``best_constant`` (accuracy of the best
+        constant answer), ``frozen`` (weights held), ``inherited`` (entries that start from the base
+        beside these), ``density`` (of the discovered subnetwork), ``seconds`` (its share of
+        its stack's wall time), and ``agrees CANDIDATE`` for every candidate (see
         :func:`sicore.measure.agreement`).
     """
     for text in (computation, *candidates):
         ar.Computation.parse(text)
     _check_dtype(dtype)
     _check_counts(steps=steps, batch=batch, every=every, validation_pairs=validation_pairs, test_pairs=test_pairs)
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
+        raise ValueError(f"epochs = {epochs!r}: expected an integer of 1 or more, or 0 to train for steps")
     if not n_disambiguation:
         raise ValueError("n_disambiguation is empty: name at least one number of samples")
     for n in n_disambiguation:
@@ -244,46 +350,64 @@ def transfers(
             raise ValueError(
                 f"n_disambiguation = {n} with ambiguous = {ambiguous}: a training set needs 1 sample or more"
             )
+    if not draws or any(isinstance(draw, bool) or not isinstance(draw, int) or draw < 0 for draw in draws):
+        raise ValueError(f"draws = {list(draws)}: expected integers of 0 or more, at least one")
     for condition in conditions:
         if condition not in CONDITIONS:
             raise ValueError(f"conditions: {condition!r} does not exist; expected some of {', '.join(CONDITIONS)}")
     settings = {
         "computation": computation, "ambiguous": ambiguous, "validation_pairs": validation_pairs,
-        "test_pairs": test_pairs, "steps": steps, "batch": batch, "lr": lr, "weight_decay": weight_decay,
-        "dropout": dropout, "clip": clip, "every": every, "inherit": list(inherit), "freeze": freeze, "dtype": dtype,
+        "test_pairs": test_pairs, "batch": batch, "lr": lr, "weight_decay": weight_decay,
+        "dropout": dropout, "clip": clip, "all_positions": all_positions, "target": target, "dtype": dtype,
     }  # fmt: skip
+
+    def length(n: int) -> dict[str, int]:
+        epoch = -(-(ambiguous + n) // batch)
+        return {"steps": epochs * epoch, "every": epoch} if epochs else {"steps": steps, "every": every}
+
+    def origin(name: str) -> dict[str, Any]:
+        one = CONDITIONS[name]
+        groups = one.inherit if one.inherit is not None else tuple(inherit)
+        held = one.freeze if one.freeze is not None else freeze
+        return {"copied": one.copied, "behaviour": one.behaviour, "inherit": list(groups), "freeze": held}
+
     kept = [one.subnetwork.table().set_index("parameter")["density"] for one in found]
     for one, density in zip(found, kept, strict=True):
-        if density.max() > 0.5 and any(condition.startswith("complement") for condition in conditions):
+        if density.max() > 0.5 and any(CONDITIONS[condition].copied == "complement" for condition in conditions):
             raise ValueError(
                 f"conditions: no complement for seed {one.spec['base']['seed']}: {density.idxmax()} keeps "
                 f"{density.max():.0%} of its weights, and at most 50 % leave enough outside. Raise the penalty, "
                 "or leave the complement conditions out"
             )
-    specs: list[Spec] = [
-        {**settings, "condition": condition, "n_disambiguation": n, "source": one.spec}
-        for condition in conditions for one in found for n in n_disambiguation
+    runs = [
+        (condition, {
+            **settings, **length(n), **origin(condition), "n_disambiguation": n, "draw": draw, "source": one.spec,
+        })
+        for condition in conditions for one in found for draw in draws for n in n_disambiguation
     ]  # fmt: skip
     for one in found:
-        _, _, test = _transfer_pairs({**settings, "n_disambiguation": max(n_disambiguation), "source": one.spec})
+        _, _, test = _transfer_pairs(
+            {**settings, "n_disambiguation": max(n_disambiguation), "draw": draws[0], "source": one.spec}
+        )
         base = one.spec["base"]
         agreement(torch.zeros(len(test)), test, candidates, base["p"])  # candidates that cannot be told apart
         Dropout(dropout, [])
         _inherited_names(one.spec["base"], inherit)
-    results = _make("transfer", specs, machine, _train_transfers)
+    results = _make("transfer", [spec for _, spec in runs], machine, _train_transfers)
     rows = []
-    for spec, (tensors, meta) in zip(specs, results, strict=True):
+    for (start_name, spec), (tensors, meta) in zip(runs, results, strict=True):
         base = spec["source"]["base"]
-        condition, _, behaviour = spec["condition"].partition("_as_")
+        condition, _, behaviour = start_name.partition("_as_")
         shares = agreement(tensors["predicted"].long(), tensors["pairs"].long(), candidates, base["p"])
         rows.append({
-            "condition": condition, "behaviour": f"as_{behaviour}" if behaviour else "", "n_layer": base["n_layer"],
-            "n_disambiguation": spec["n_disambiguation"], "seed": base["seed"], "test_accuracy": meta["test_accuracy"],
-            "validation_accuracy": meta["validation_accuracy"], "best_step": meta["best_step"],
-            "last_validation_accuracy": meta["last_validation_accuracy"],
-            "test_accuracy_unseen": meta["test_accuracy_unseen"], "unseen": meta["unseen"],
-            "best_constant": meta["best_constant"], 
-            "frozen": meta["frozen"], "inherited": meta["inherited"], "density": meta["density"],
+            "start": start_name, "condition": condition, "behaviour": f"as_{behaviour}" if behaviour else "",
+            "inherit": ", ".join(spec["inherit"]), "freeze": spec["freeze"],
+            "subtask": spec["source"]["computation"], "task": computation, "n_layer": base["n_layer"],
+            "n_disambiguation": spec["n_disambiguation"], "seed": base["seed"], "draw": spec["draw"],
+            **{name: meta[name] for name in (
+                "test_accuracy", "validation_accuracy", "best_step", "steps", "last_validation_accuracy",
+                "test_accuracy_unseen", "unseen", "best_constant", "frozen", "inherited", "density", "seconds",
+            )},
             **{f"agrees {name}": share for name, share in shares.items()},
         })  # fmt: skip
     return pd.DataFrame(rows)
@@ -302,13 +426,18 @@ def _make(
         # Chunks of all specs, so that a run that was killed finds its checkpoints again.
         wanted = {canonical_json(spec) for spec in missing}
         chunks = [chunk for chunk in _chunks(specs, machine) if any(canonical_json(spec) in wanted for spec in chunk)]
+        chunks.sort(key=lambda chunk: -sum(spec["steps"] for spec in chunk))  # a long one last would run alone
         total = sum(spec["steps"] for spec in missing)
         with tqdm(
             total=total, desc=f"{kind}: {len(missing)} to train", unit="step", unit_scale=True, mininterval=1
         ) as bar:
             if machine.processes == 1 or len(chunks) == 1:
-                for chunk in chunks:
-                    _run(kind, chunk, machine, job, bar.update)
+                # First what no other process is at work on, then wait for those.
+                for wait_for_others in (False, True):
+                    chunks = [
+                        chunk for chunk in chunks
+                        if not _run(kind, chunk, machine, job, bar.update, wait_for_others)
+                    ]  # fmt: skip
             else:
                 _run_in_processes(kind, chunks, machine, job, bar)
             bar.update(total - bar.n)  # models that stopped early took fewer steps
@@ -329,7 +458,9 @@ def _chunks(specs: Sequence[Spec], machine: Machine) -> list[list[Spec]]:
         groups.setdefault(canonical_json(_shared(spec)), []).append(spec)
     chunks = []
     for group in groups.values():
-        parts = max(-(-len(group) // machine.stack), min(machine.processes, len(group)) if len(groups) == 1 else 1)
+        parts = max(
+            -(-len(group) // machine.fits(group[0])), min(machine.processes, len(group)) if len(groups) == 1 else 1
+        )
         size = -(-len(group) // parts)
         chunks += [group[i : i + size] for i in range(0, len(group), size)]
     return chunks
@@ -337,19 +468,25 @@ def _chunks(specs: Sequence[Spec], machine: Machine) -> list[list[Spec]]:
 
 def _shared(spec: Spec) -> Spec:
     """The part of a spec that all members of a stack have in common."""
-    own = {"seed", "n_disambiguation", "penalty"}
+    own = {"seed", "draw", "n_disambiguation", "penalty", "copied", "behaviour", "inherit", "freeze"}
     return {
         key: _shared(value) if isinstance(value, dict) else value
         for key, value in spec.items() if key not in own
     }  # fmt: skip
 
 
-def _run(kind: str, chunk: list[Spec], machine: Machine, job: Callable[..., None], progress: Any) -> None:
-    """Make one chunk; a second process that wants the same chunk waits, then finds it made."""
-    with machine.store.lock(kind, {"chunk": chunk}), _one_thread(machine.device):
-        missing = [spec for spec in chunk if machine.store.get(kind, spec) is None]
-        if missing:
-            job(missing, machine, progress)
+def _run(
+    kind: str, chunk: list[Spec], machine: Machine, job: Callable[..., None], progress: Any, wait_for_others: bool
+) -> bool:
+    """Make one chunk. False when another process is making it and we were not to wait for that."""
+    try:
+        with machine.store.lock(kind, {"chunk": chunk}, wait=wait_for_others), _one_thread(machine.device):
+            missing = [spec for spec in chunk if machine.store.get(kind, spec) is None]
+            if missing:
+                job(missing, machine, progress)
+    except TimeoutError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -388,8 +525,10 @@ def _count(steps: int) -> None:
         _steps_done.value += steps
 
 
-def _run_in_worker(kind: str, chunk: list[Spec], machine: Machine, job: Callable[..., None]) -> None:
-    _run(kind, chunk, machine, job, _count)
+def _run_in_worker(
+    kind: str, chunk: list[Spec], machine: Machine, job: Callable[..., None], wait_for_others: bool
+) -> bool:
+    return _run(kind, chunk, machine, job, _count, wait_for_others)
 
 
 def _run_in_processes(
@@ -399,13 +538,15 @@ def _run_in_processes(
     counter = context.Value("q", 0)
     workers = min(machine.processes, len(chunks))
     with ProcessPoolExecutor(workers, context, _start_worker, (counter,)) as pool:
-        waiting = {pool.submit(_run_in_worker, kind, chunk, machine, job) for chunk in chunks}
+        waiting = {pool.submit(_run_in_worker, kind, chunk, machine, job, False): chunk for chunk in chunks}
         try:
             while waiting:
-                done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
                 bar.update(counter.value - bar.n)
                 for future in done:
-                    future.result()
+                    chunk = waiting.pop(future)
+                    if not future.result():  # another process is at it: last in the queue, and then we wait
+                        waiting[pool.submit(_run_in_worker, kind, chunk, machine, job, True)] = chunk
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in multiprocessing.active_children():
@@ -464,7 +605,7 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
     device = check_device(machine.device)
     base = one["base"]
     subtask, base_task = ar.Computation.parse(one["computation"]), ar.Computation.parse(base["computation"])
-    source = _to(stack([_base_params(spec["base"], machine) for spec in specs]), device)
+    source = _to(stack([_source(spec, _base_params(spec["base"], machine)) for spec in specs]), device)
     split = [_subtask_pairs(spec) for spec in specs]
     data = ar.samples(
         [pairs[0] for pairs in split], subtask, p=base["p"], numbers=base["numbers"], batch=one["batch"],
@@ -473,11 +614,11 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
     )  # fmt: skip
     validation, test = (torch.stack([pairs[i] for pairs in split]).to(device) for i in (1, 2))
     masks, trained = discover(
-        ar.losses(n_head=base["n_head"], dtype=DTYPES[one["dtype"]]), source, _masked_names(base), data,
+        ar.losses(n_head=base["n_head"], dtype=DTYPES[one["dtype"]]), source, _masked_names(one), data,
         steps=one["steps"], lr=one["lr"], penalty=[spec["penalty"] for spec in specs],
         initial_logit=one["initial_logit"], final_temperature=one["final_temperature"], stages=one["stages"],
         skip_temperature=one["skip_temperature"], weight_decay=one["weight_decay"],
-        accuracy=_Accuracy(validation, subtask, base), every=one["every"], dtype=DTYPES[one["dtype"]],
+        accuracy=_Accuracy(validation, subtask, base), every=one["every"], dtype=_dtype_of_masked(one, one),
         progress=progress, checkpoint=_checkpoint("subnetwork", specs, machine),
     )  # fmt: skip
     every = torch.arange(len(specs))
@@ -514,20 +655,22 @@ def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None
     base = one["source"]["base"]
     computation = ar.Computation.parse(one["computation"])
     split = [_transfer_pairs(spec) for spec in specs]
-    seeds = [derive(spec["source"]["base"]["seed"], "transfer") for spec in specs]
+    seeds = [_transfer_seed(spec) for spec in specs]
     orders = [generator(seed, "order", spec["n_disambiguation"]) for seed, spec in zip(seeds, specs, strict=True)]
     data = ar.samples(
         [pairs[0] for pairs in split], computation, p=base["p"], numbers=base["numbers"], batch=one["batch"],
         steps=one["steps"], generators=orders, device=device,
     )  # fmt: skip
     dropout = Dropout(one["dropout"], seeds, device)
-    starts, densities = zip(*(_start(spec, machine) for spec in specs), strict=True)
+    starts, densities = zip(*_starts(specs, machine), strict=True)
     moved = [Start(_to(s.params, device), _to(s.frozen, device), s.inherited) for s in starts]
     validation, test = (torch.stack([pairs[i] for pairs in split]).to(device) for i in (1, 2))
     trained = transfer(
-        ar.losses(n_head=base["n_head"], dropout=dropout, dtype=DTYPES[one["dtype"]]), moved, data,
-        accuracy=_Accuracy(validation, computation, base), keep_best=True, dtype=DTYPES[one["dtype"]],
-        steps=one["steps"], lr=one["lr"],
+        ar.losses(
+            n_head=base["n_head"], all_positions=one["all_positions"], dropout=dropout, dtype=DTYPES[one["dtype"]]
+        ),
+        moved, data, accuracy=_Accuracy(validation, computation, base), keep_best=True,
+        dtype=_dtype_of_masked(one, one["source"]), steps=one["steps"], lr=one["lr"], target=one["target"],
         weight_decay=one["weight_decay"], clip=one["clip"], every=one["every"], progress=progress,
         checkpoint=_checkpoint("transfer", specs, machine),
     )  # fmt: skip
@@ -542,6 +685,7 @@ def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None
         hits = (predicted[k] == answers[k]).cpu()[unseen]
         meta = {
             "test_accuracy": float(right[k]), "validation_accuracy": best["accuracy"], "best_step": best["step"],
+            "steps": trained.steps[k],
             "last_validation_accuracy": history[-1]["accuracy"], "unseen": int(unseen.sum()),
             "test_accuracy_unseen": float(hits.float().mean()) if len(hits) else float(right[k]),
             "best_constant": best_constant(answers[k]),
@@ -575,8 +719,27 @@ def _build(base: Spec, seed: int) -> nn.Module:
     )  # fmt: skip
 
 
-def _masked_names(base: Spec) -> tuple[str, ...]:
-    return maskable(_build(base, seed=0), include="transformer.h.*")
+def _masked_names(found: Spec) -> tuple[str, ...]:
+    model = _build(found["base"], seed=0)
+    layers = maskable(model, include="transformer.h.*")
+    return layers + parameter_groups(model)["embeddings"] if found["complete"] else layers
+
+
+def _source(found: Spec, params: Params) -> Params:
+    """The network that is searched: the base, for a complete subnetwork with norms at 1 and biases at 0."""
+    if not found["complete"]:
+        return params
+    groups = parameter_groups(_build(found["base"], seed=0))
+    plain = {}
+    for name in groups["norms"] + groups["biases"]:
+        one = name in groups["norms"] and name.endswith("weight")
+        plain[name] = torch.ones_like(params[name]) if one else torch.zeros_like(params[name])
+    return params | plain
+
+
+def _dtype_of_masked(spec: Spec, found: Spec) -> torch.dtype:
+    # Embeddings are looked up in float32: a token's gradient is a sum over the whole batch.
+    return torch.float32 if found["complete"] else DTYPES[spec["dtype"]]
 
 
 def _inherited_names(base: Spec, groups: Sequence[str]) -> list[str]:
@@ -596,65 +759,103 @@ def _base_params(spec: Spec, machine: Machine) -> Params:
 
 def _base_pairs(spec: Spec) -> list[Tensor]:
     sizes = [spec["train_pairs"], spec["validation_pairs"], spec["test_pairs"]]
-    return ar.split_pairs(spec["numbers"], sizes, generator(spec["seed"], "base", "pairs"))
+    return _split(spec["numbers"], tuple(sizes), spec["seed"], "base")
 
 
 def _subtask_pairs(spec: Spec) -> list[Tensor]:
     sizes = [spec["pairs"], spec["validation_pairs"], spec["test_pairs"]]
-    return ar.split_pairs(spec["base"]["numbers"], sizes, generator(spec["base"]["seed"], "discovery", "pairs"))
+    return _split(spec["base"]["numbers"], tuple(sizes), spec["base"]["seed"], "discovery")
+
+
+@functools.lru_cache(maxsize=16)  # asked for again by every run that is made from them
+def _split(numbers: int, sizes: tuple[int, ...], seed: int, stage: str) -> list[Tensor]:
+    return ar.split_pairs(numbers, sizes, generator(seed, stage, "pairs"))
 
 
 def _transfer_pairs(spec: Spec) -> tuple[Tensor, Tensor, Tensor]:
     """Training, validation and test pairs; the first n disambiguation samples of one sequence."""
-    base = spec["source"]["base"]
-    rng = generator(base["seed"], "transfer", "pairs")
-    n, numbers = spec["n_disambiguation"], base["numbers"]
-    ambiguous = ar.ambiguous_pairs(numbers, spec["ambiguous"], rng)
-    held = spec["validation_pairs"] + spec["test_pairs"]
-    rest = numbers * (numbers - 1) - held
-    if n > rest:
+    base, n = spec["source"]["base"], spec["n_disambiguation"]
+    sizes = (spec["ambiguous"], spec["validation_pairs"], spec["test_pairs"])
+    ambiguous, validation, test, pool = _drawn_pairs(base["numbers"], base["seed"], spec["draw"], *sizes)
+    if n > len(pool):
         raise ValueError(
-            f"n_disambiguation = {n}: only {max(rest, 0)} pairs with a != b are left among {numbers} numbers "
-            f"beside {held} for validation and test"
+            f"n_disambiguation = {n}: only {len(pool)} pairs with a != b are left among {base['numbers']} numbers "
+            f"beside {len(validation) + len(test)} for validation and test"
         )
-    validation, test, pool = ar.unambiguous_pairs(numbers, [spec["validation_pairs"], spec["test_pairs"], rest], rng)
     return torch.cat([ambiguous, pool[:n]]), validation, test
+
+
+@functools.lru_cache(maxsize=8)  # the runs of a seed share them
+def _drawn_pairs(numbers: int, seed: int, draw: int, ambiguous: int, validation: int, test: int) -> list[Tensor]:
+    rng = generator(seed, "transfer", "pairs", *_draw(draw))
+    rest = numbers * (numbers - 1) - validation - test
+    if rest < 0:
+        raise ValueError(
+            f"n_disambiguation: {validation} + {test} pairs for validation and test are more than the "
+            f"{numbers * (numbers - 1)} pairs with a != b among {numbers} numbers"
+        )
+    return [
+        ar.ambiguous_pairs(numbers, ambiguous, rng),
+        *ar.unambiguous_pairs(numbers, [validation, test, rest], rng),
+    ]
+
+
+def _draw(draw: int) -> tuple[Any, ...]:
+    """Further words for a generator's purpose; none for the first draw."""
+    return ("draw", draw) if draw else ()
+
+
+def _transfer_seed(spec: Spec) -> int:
+    return derive(spec["source"]["base"]["seed"], "transfer", *_draw(spec["draw"]))
 
 
 def _seen(source: Spec, pairs: Tensor) -> Tensor:
     """Which of the pairs [N, 2] were training pairs of the base or of the search? Boolean [N]."""
     numbers = source["base"]["numbers"]
-    trained = torch.cat([_base_pairs(source["base"])[0], _subtask_pairs(source)[0]])
-    return torch.isin(pairs[:, 0] * numbers + pairs[:, 1], trained[:, 0] * numbers + trained[:, 1])
+    seen = torch.zeros(numbers * numbers, dtype=torch.bool)
+    for trained in (_base_pairs(source["base"])[0], _subtask_pairs(source)[0]):
+        seen[trained[:, 0] * numbers + trained[:, 1]] = True
+    return seen[pairs[:, 0] * numbers + pairs[:, 1]]
 
 
-def _start(spec: Spec, machine: Machine) -> tuple[Start, float]:
-    """Initial parameters of one transfer, and the density of the discovered subnetwork."""
-    source = spec["source"]
-    base, condition = source["base"], spec["condition"]
-    seed = base["seed"]
-    fresh = _build(base, seed=derive(seed, "transfer"))
-    params = _base_params(base, machine)
-    found = machine.store.get("subnetwork", source)
-    if found is None:
-        raise FileNotFoundError(f"the subnetwork of seed {seed} has gone from the store {machine.store.root}")
-    discovered = Subnetwork({name: mask.bool() for name, mask in found[0].items()}, params)
-    density, inherit = discovered.density, _inherited_names(base, spec["inherit"])
-    if condition == "random_initialisation":
-        return start(fresh), density
-    if condition == "full_model":
-        return Start(params, {}, sum(tensor.numel() for tensor in params.values())), density
-    kind, _, behaviour = condition.partition("_as_")
-    rng = generator(seed, "transfer", kind)  # one draw for both behaviours: one is the other's inverse
-    if kind == "sampled":
-        chosen = sampled(discovered, rng, f"as_{behaviour}")
-    elif kind == "complement":
-        chosen = complement(discovered, rng, f"as_{behaviour}")
-    elif kind == "inherited_only":
-        chosen = discovered - discovered
+def _starts(specs: Sequence[Spec], machine: Machine) -> Iterator[tuple[Start, float]]:
+    """Initial parameters of every transfer, and the density of the discovered subnetwork."""
+    sources: dict[str, tuple[Params, Subnetwork]] = {}
+    built: dict[tuple[str, int], Params] = {}
+    for spec in specs:
+        source = spec["source"]
+        base, seed, fresh_seed = source["base"], source["base"]["seed"], _transfer_seed(spec)
+        key = canonical_json(source)
+        if key not in sources:
+            params = _base_params(base, machine)
+            found = machine.store.get("subnetwork", source)
+            if found is None:
+                raise FileNotFoundError(f"the subnetwork of seed {seed} has gone from the store {machine.store.root}")
+            masks = {name: mask.bool() for name, mask in found[0].items()}
+            sources[key] = params, Subnetwork(masks, _source(source, params))
+        if (key, fresh_seed) not in built:
+            built[key, fresh_seed] = dict(_build(base, seed=fresh_seed).named_parameters())
+        (params, discovered), fresh = sources[key], built[key, fresh_seed]
+        inherit = _inherited_names(base, spec["inherit"])
+        yield _start(spec, params, discovered, fresh, inherit), discovered.density
+
+
+def _start(spec: Spec, params: Params, discovered: Subnetwork, fresh: Params, inherit: Sequence[str]) -> Start:
+    copied = spec["copied"]
+    if copied == "full_model":
+        return Start(params, {}, sum(tensor.numel() for tensor in params.values()))
+    if copied == "nothing" and not inherit:
+        return start(fresh)
+    # One draw for both behaviours: one is the other's inverse.
+    rng = generator(spec["source"]["base"]["seed"], "transfer", copied, *_draw(spec["draw"]))
+    if copied == "sampled":
+        chosen = sampled(discovered, rng, spec["behaviour"])
+    elif copied == "complement":
+        chosen = complement(discovered, rng, spec["behaviour"])
     else:
-        chosen = discovered
-    return start(fresh, chosen, inherit=inherit, freeze=spec["freeze"]), density
+        chosen = discovered if copied == "subnetwork" else discovered - discovered
+    masked = {name for name in inherit if name in discovered.masks}
+    return start(fresh, chosen, inherit=[name for name in inherit if name not in masked], freeze=spec["freeze"])
 
 
 def _history(rows: list[dict[str, float]], k: int) -> list[dict[str, float]]:

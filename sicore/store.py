@@ -78,13 +78,15 @@ class Store:
         save_tensors(self.path(kind, spec), tensors, {**meta, "spec": dict(spec)})
 
     @contextlib.contextmanager
-    def lock(self, kind: str, spec: Mapping[str, Any]) -> Iterator[None]:
+    def lock(self, kind: str, spec: Mapping[str, Any], *, wait: bool = True) -> Iterator[None]:
         """Hold the right to make this object; a second process waits here and then finds it.
+
+        Without ``wait``, ``TimeoutError`` at once when another process holds it.
 
         The empty lock file stays: to remove it would let a third process lock another file
         of the same name while the second still holds this one.
         """
         path = self.path(kind, spec).with_suffix(".lock")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(path)):
+        with FileLock(str(path), timeout=-1 if wait else 0):
             yield
