@@ -225,7 +225,7 @@ class Samples:
     tokens, answers
         [K, max N, 3] and [K, max N]; shorter sets are padded, and the padding is never drawn.
     orders
-        [K, steps * batch]: rows of the shuffled epochs, end to end (see :func:`sample_order`).
+        [K, steps * batch], int32: rows of the shuffled epochs, end to end (see :func:`sample_order`).
     batch
         Samples a step.
     """
@@ -235,10 +235,11 @@ class Samples:
     orders: Tensor
     batch: int
 
-    def __call__(self, step: int, active: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, step: int | Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
         """Batch of a step for the active models: tokens [k, batch, 3], answers [k, batch]."""
-        rows = self.orders[active, step * self.batch : (step + 1) * self.batch]  # [k, B]
         model = active[:, None]
+        places = step * self.batch + torch.arange(self.batch, device=active.device)  # [B]
+        rows = self.orders[model, places].long()  # [k, B]
         return self.tokens[model, rows], self.answers[model, rows]
 
 
@@ -267,7 +268,7 @@ def samples(
             raise ValueError(f"pairs hold {int(pairs.max())}; numbers = {numbers} allows 0 to {numbers - 1}")
     longest = max(len(pairs) for pairs in sets)
     padded = torch.stack([torch.cat([pairs, pairs.new_zeros(longest - len(pairs), 2)]) for pairs in sets])
-    orders = [sample_order(len(pairs), steps * batch, g) for pairs, g in zip(sets, generators, strict=True)]
+    orders = [sample_order(len(pairs), steps * batch, g).int() for pairs, g in zip(sets, generators, strict=True)]
     answers = computation(padded[..., 0], padded[..., 1], p)
     return Samples(tokens(padded, numbers).to(device), answers.to(device), torch.stack(orders).to(device), batch)
 

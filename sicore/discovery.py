@@ -31,16 +31,15 @@ class _Masked(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, source: Tensor, T: float, penalty: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, source: Tensor, T: Tensor, penalty: Tensor) -> Tensor:
         mask = logits.mul(T).sigmoid_()
-        ctx.save_for_backward(mask, source, penalty)
-        ctx.T = T
+        ctx.save_for_backward(mask, source, T, penalty)
         return source * mask.to(source.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        mask, source, penalty = ctx.saved_tensors
-        total = (grad * source).to(mask.dtype).add_(penalty.view(-1, *[1] * (source.dim() - 1))).mul_(ctx.T)
+        mask, source, T, penalty = ctx.saved_tensors
+        total = (grad * source).to(mask.dtype).add_(penalty.view(-1, *[1] * (source.dim() - 1))).mul_(T)
         return torch.ops.aten.sigmoid_backward(total, mask), None, None, None
 
 
@@ -123,13 +122,20 @@ def discover(
     def at(step: int) -> float:
         return temperature(step, steps, stages=stages, final=final_temperature, skip=skip_temperature)
 
-    def effective(logits: Params, context: Params, T: float) -> Params:
+    # As a table: the step may be a tensor, in a captured training step.
+    temperatures = torch.tensor([at(step) for step in range(steps)], device=next(iter(source.values())).device)
+
+    def temperature_of(step: int | Tensor) -> Tensor:
+        # Not temperatures[step]: that would wait for the value of a tensor.
+        return temperatures[step] if isinstance(step, int) else temperatures.index_select(0, step.view(1)).view(())
+
+    def effective(logits: Params, context: Params, T: Tensor) -> Params:
         rest = {name: context[name] for name in source if name not in logits}
         masked = {name: _Masked.apply(logits[name], context[f"short/{name}"], T, context["penalty"]) for name in logits}
         return rest | masked
 
-    def objective(logits: Params, context: Params, batch: Any, step: int) -> Tensor:
-        return losses(effective(logits, context, at(step)), context, batch, step)
+    def objective(logits: Params, context: Params, batch: Any, step: Any) -> Tensor:
+        return losses(effective(logits, context, temperature_of(step)), context, batch, step)
 
     def measure(logits: Params, context: Params, step: int, active: Tensor) -> dict[str, Tensor]:
         T = at(step - 1)

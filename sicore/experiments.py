@@ -585,6 +585,7 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
         clip=one["clip"], every=one["every"],
         evaluate=lambda params, context, step, active: {"accuracy": check(params, active)},
         metric="accuracy", target=one["target"], progress=progress, checkpoint=_checkpoint("base", specs, machine),
+        streams=dropout.generators,
     )  # fmt: skip
     test = torch.stack([pairs[2] for pairs in split]).to(device)
     scores = _Accuracy(test, computation, one)(trained.params, torch.arange(len(specs)))
@@ -672,7 +673,7 @@ def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None
         moved, data, accuracy=_Accuracy(validation, computation, base), keep_best=True,
         dtype=_dtype_of_masked(one, one["source"]), steps=one["steps"], lr=one["lr"], target=one["target"],
         weight_decay=one["weight_decay"], clip=one["clip"], every=one["every"], progress=progress,
-        checkpoint=_checkpoint("transfer", specs, machine),
+        checkpoint=_checkpoint("transfer", specs, machine), streams=dropout.generators,
     )  # fmt: skip
     predicted = ar.predict(trained.params, test, n_head=base["n_head"], numbers=base["numbers"])
     answers = computation(test[..., 0], test[..., 1], base["p"])

@@ -77,20 +77,27 @@ def unstack(params: Params, index: int) -> Params:
 class Dropout:
     """Dropout for a stack, with one stream of random bits per model.
 
-    A model's bits depend on its own seed and on the step, never on which other models
-    share its stack. Bits are drawn 64 at a time and cut into 16-bit pieces, four
-    decisions from one draw; the probability is exact to 2^-16.
+    On a CPU a model's bits depend on its own seed and on the step, never on which other
+    models share its stack. Bits are drawn 64 at a time and cut into 16-bit pieces, four
+    decisions from one draw; the probability is exact to 2^-16. On a GPU one stream
+    serves the whole stack: a launch for every model would cost more than the training.
     """
 
     def __init__(self, p: float, seeds: Sequence[int], device: str | torch.device = "cpu") -> None:
         if not 0 <= p < 1:
             raise ValueError(f"dropout = {p!r}: expected 0 <= dropout < 1")
         self.p, self.seeds = p, list(seeds)
-        self.generators = [torch.Generator(device=device) for _ in self.seeds]
+        self.shared = torch.device(device).type != "cpu"
+        count = min(1, len(self.seeds)) if self.shared else len(self.seeds)
+        self.generators = [torch.Generator(device=device) for _ in range(count)]
+        for generator, seed in zip(self.generators, self.seeds, strict=False):
+            generator.manual_seed(derive(seed, "dropout"))
         self.active = list(range(len(self.seeds)))
 
     def start(self, step: int, active: Tensor) -> None:
         """Begin a training step of the active models: restart their streams at this step."""
+        if self.shared:
+            return  # the stream runs on
         self.active = active.tolist()
         if self.p:
             for index in self.active:
@@ -100,6 +107,9 @@ class Dropout:
         """Zero a share p of ``x`` [K, ...] and scale the rest by 1 / (1 - p)."""
         if not self.p:
             return x
+        if self.shared:
+            drawn = torch.rand(x.shape, device=x.device, generator=self.generators[0])
+            return x * (drawn >= self.p).to(x.dtype).mul_(1 / (1 - self.p))
         count = x[0].numel()
         bits = torch.empty(len(x), -(-count // 4), dtype=torch.int64, device=x.device)
         for row, index in zip(bits, self.active, strict=True):

@@ -48,14 +48,17 @@ def house_style() -> None:
     })  # fmt: skip
 
 
-def _count_axis(axes: Axes, counts: Sequence[int]) -> None:
-    """Numbers of samples on an axis of log(1 + n / m), m the smallest above 0, so that 0 has a place."""
+def _count_axis(axes: Axes, counts: Sequence[int], least: float = 0.3) -> None:
+    """Numbers of samples on an axis of log(1 + n / m), m the smallest above 0, so that 0 has a place.
+
+    Ticks stand at least ``least`` apart on that axis.
+    """
     unit = min((count for count in counts if count > 0), default=1)
     axes.set_xscale("function", functions=(lambda n: np.log1p(n / unit), lambda x: np.expm1(x) * unit))
     axes.set_xlim(min(counts) - 0.08 * unit, max(counts) * 1.06)
     shown: list[int] = []
     for count in sorted(counts):
-        if not shown or np.log1p(count / unit) - np.log1p(shown[-1] / unit) > 0.3:
+        if not shown or np.log1p(count / unit) - np.log1p(shown[-1] / unit) > least:
             shown.append(count)
     axes.set_xticks(shown, [f"{count:,}" for count in shown], minor=False)
     axes.minorticks_off()
@@ -172,6 +175,128 @@ def transfer_curves(
         xlabel="disambiguation samples in the training set", ylabel="accuracy on unambiguous pairs", ylim=(0, 1.03)
     )
     figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def depth_curves(
+    table: pd.DataFrame, conditions: Sequence[tuple[str, str]], *, paper: pd.DataFrame | None = None
+) -> Figure:
+    """Transfer curves in one panel per depth: mean and 95 % interval over seeds.
+
+    Columns as in :func:`transfer_curves`, and ``n_layer``. ``paper`` (columns ``condition``,
+    ``behaviour``, ``n_layer``, ``n_disambiguation``, ``published``) is drawn as small hollow points.
+    """
+    depths = sorted(table["n_layer"].unique())
+    columns = min(len(depths), 3)
+    rows = -(-len(depths) // columns)
+    figure, panels = plt.subplots(
+        rows,
+        columns,
+        figsize=(max(3.7 * columns, 7.2), 3.4 * rows + 0.9),
+        sharey=True,
+        layout="constrained",
+        squeeze=False,
+    )
+    for axes, depth in zip(panels.flat, depths, strict=False):
+        part = table[table["n_layer"] == depth]
+        means = summary(part, ["condition", "behaviour", "n_disambiguation"], "test_accuracy")
+        for key in conditions:
+            label, colour, marker, dash = CONDITIONS[key]
+            own = means[(means["condition"] == key[0]) & (means["behaviour"] == key[1])].sort_values("n_disambiguation")
+            x, y, half = own["n_disambiguation"], own["mean"], own["half_width"].fillna(0)
+            axes.plot(x, y, color=colour, marker=marker, ms=4, ls=dash, lw=1.7, label=label)
+            axes.fill_between(x, y - half, np.minimum(y + half, 1), color=colour, alpha=0.13, lw=0)
+            if paper is not None:
+                there = paper[
+                    (paper["condition"] == key[0]) & (paper["behaviour"] == key[1]) & (paper["n_layer"] == depth)
+                ]
+                there = there[there["n_disambiguation"] <= part["n_disambiguation"].max()]
+                axes.plot(
+                    there["n_disambiguation"],
+                    there["published"],
+                    ls="",
+                    marker=marker,
+                    ms=5,
+                    mfc="none",
+                    mec=colour,
+                    alpha=0.8,
+                )
+        _count_axis(axes, sorted(part["n_disambiguation"].unique()), least=0.8)
+        seeds = part["seed"].nunique()
+        axes.set(title=f"{depth} layers, {seeds} seed{'s' if seeds != 1 else ''}", ylim=(0, 1.03))
+        axes.set_xlabel("disambiguation samples")
+    for axes in panels.flat[len(depths) :]:
+        axes.set_visible(False)
+    for row in panels:
+        row[0].set_ylabel("accuracy on unambiguous pairs")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    if paper is not None:
+        handles.append(mpl.lines.Line2D([], [], ls="", marker="o", mfc="none", mec="grey"))
+        labels.append("the paper's value (hollow, same colour and marker)")
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
+
+
+def against_paper(points: pd.DataFrame) -> Figure:
+    """Our mean against the paper's value, a point for every published one that was run.
+
+    Columns: ``condition``, ``behaviour``, ``published``, ``mean``, ``low``, ``high`` (prediction
+    interval of one run; may be missing). On the diagonal both agree.
+    """
+    figure, axes = plt.subplots(figsize=(6.4, 5.6), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="grey", ls=":", lw=1.5)
+    for key, (label, colour, marker, _) in CONDITIONS.items():
+        own = points[(points["condition"] == key[0]) & (points["behaviour"] == key[1])]
+        if own.empty:
+            continue
+        axes.vlines(own["published"], own["low"], own["high"], color=colour, alpha=0.3, lw=1.5)
+        axes.plot(own["published"], own["mean"], ls="", marker=marker, color=colour, ms=6, label=label)
+    axes.set(xlabel="accuracy in the paper (one run)", ylabel="our mean, with the interval for one run")
+    axes.set(xlim=(0.15, 1.03), ylim=(0.15, 1.03))
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def dots(
+    table: pd.DataFrame, *, value: str, by: str, order: Sequence[str], labels: Mapping[str, str], axis: str
+) -> Figure:
+    """One row per start: every seed a small point, the mean and its 95 % interval beside them.
+
+    Columns: ``by`` (the start), ``seed`` and ``value``, one row a seed and start.
+    """
+    shown = [name for name in order if (table[by] == name).any()]
+    means = summary(table, [by], value).set_index(by)
+    figure, axes = plt.subplots(figsize=(7.6, 0.42 * len(shown) + 1.3), layout="constrained")
+    for row, name in enumerate(shown):
+        axes.plot(table.loc[table[by] == name, value], [row] * int((table[by] == name).sum()), "o", color=SKY, ms=4)
+        mean, half = float(means["mean"][name]), float(means["half_width"].fillna(0)[name])
+        axes.errorbar(mean, row, xerr=half, fmt="D", color=BLACK, ms=5, capsize=3, lw=1.6)
+    axes.set_yticks(range(len(shown)), [labels.get(name, name) for name in shown])
+    axes.invert_yaxis()
+    axes.set_xlabel(axis)
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def bases_and_draws(table: pd.DataFrame, starts: Sequence[str], labels: Mapping[str, str], axis: str) -> Figure:
+    """Several transfers (points) from each base model (rows), one panel per start; a line marks a base's mean.
+
+    Columns: ``start``, ``seed`` (of the base), ``draw`` and ``test_accuracy``.
+    """
+    bases = sorted(table["seed"].unique())
+    figure, panels = plt.subplots(
+        1, len(starts), figsize=(max(3.8 * len(starts), 5.0), 0.36 * len(bases) + 1.5), sharex=True, sharey=True,
+        layout="constrained", squeeze=False,
+    )  # fmt: skip
+    for axes, start in zip(panels[0], starts, strict=True):
+        for row, base in enumerate(bases):
+            own = table.loc[(table["start"] == start) & (table["seed"] == base), "test_accuracy"]
+            axes.plot(own, [row] * len(own), "o", color=SKY, ms=5)
+            axes.vlines(own.mean(), row - 0.32, row + 0.32, color=BLACK, lw=2)
+        axes.set(title=labels.get(start, start), xlabel=axis)
+        axes.set_yticks(range(len(bases)), [f"base {base}" for base in bases])
+        axes.grid(axis="y", visible=False)
+    panels[0][0].set_ylim(len(bases) - 0.4, -0.6)
     return figure
 
 

@@ -49,7 +49,7 @@ def test_gradient_is_that_of_the_plain_formula_with_the_penalty(rng, shape, T):
     away = torch.randn(shape, generator=rng)  # gradient of the task by the effective weight
     penalty = torch.tensor([0.0, 0.3, 2.0])
     logits = (0.1 * torch.randn(shape, generator=rng)).requires_grad_()
-    effective = _Masked.apply(logits, source, T, penalty)
+    effective = _Masked.apply(logits, source, torch.tensor(T), penalty)
     (effective * away).sum().backward()
 
     plain = logits.detach().double().requires_grad_()
@@ -65,7 +65,7 @@ def test_gradient_in_bfloat16_is_near_the_one_in_float32(rng):
     grads = []
     for dtype in (torch.float32, torch.bfloat16):
         logits = torch.zeros(2, 50).requires_grad_()
-        effective = _Masked.apply(logits, source.to(dtype), 3.0, torch.tensor([0.1, 0.2]))
+        effective = _Masked.apply(logits, source.to(dtype), torch.tensor(3.0), torch.tensor([0.1, 0.2]))
         assert effective.dtype == dtype
         (effective * away.to(dtype)).sum().backward()
         assert logits.grad.dtype == torch.float32

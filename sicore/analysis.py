@@ -1,0 +1,92 @@
+"""Comparisons between starts, paired by seed. Every function takes a tidy table and returns one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from sicore.measure import mean_interval
+
+
+def curve_means(table: pd.DataFrame, by: Sequence[str], value: str = "test_accuracy") -> pd.DataFrame:
+    """One number for a whole curve: the mean over the sample numbers, per group, seed and draw.
+
+    Columns: ``by``, ``seed``, ``draw`` and ``value``.
+    """
+    return table.groupby([*by, "seed", "draw"], sort=False)[value].mean().reset_index()
+
+
+def leads(table: pd.DataFrame, reference: str, *, by: str = "start", value: str = "test_accuracy") -> pd.DataFrame:
+    """How far every start lies above ``reference``, paired by seed.
+
+    Averaged over the sample numbers first (:func:`curve_means`), so that a seed counts once.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``by``, ``mean`` and ``half_width`` of the difference (95 % interval over seeds, nan for
+        one seed), ``seeds``, and ``verdict``: ``above`` or ``below`` where the interval
+        leaves out 0, ``not told apart`` where it holds 0, ``one seed`` where there is none.
+
+    Raises
+    ------
+    ValueError
+        When the table has no such reference.
+    """
+    if reference not in set(table[by]):
+        raise ValueError(f"reference = {reference!r}: expected one of {', '.join(sorted(set(table[by])))}")
+    means = curve_means(table, [by], value).groupby([by, "seed"], sort=False)[value].mean().unstack("seed")
+    rows = []
+    for name in means.index:
+        gap = (means.loc[name] - means.loc[reference]).dropna()
+        if name == reference or gap.empty:
+            continue
+        mean, half = mean_interval(gap.tolist())
+        verdict = "above" if mean - half > 0 else "below" if mean + half < 0 else "not told apart"
+        rows.append((name, mean, half, len(gap), verdict if half == half else "one seed"))
+    return pd.DataFrame(rows, columns=[by, "mean", "half_width", "seeds", "verdict"])
+
+
+def share_of_gain(table: pd.DataFrame, part: str, whole: str, floor: str, *, by: str = "start") -> tuple[float, float]:
+    """Which share of the gain of ``whole`` over ``floor`` does ``part`` give? Mean and half-width over seeds.
+
+    Per seed (part - floor) / (whole - floor), of accuracies averaged over the sample numbers.
+    """
+    means = curve_means(table, [by]).pivot_table(index="seed", columns=by, values="test_accuracy")
+    share = (means[part] - means[floor]) / (means[whole] - means[floor])
+    return mean_interval([float(value) for value in share.dropna()])
+
+
+def spreads(table: pd.DataFrame, value: str = "test_accuracy") -> pd.DataFrame:
+    """Two spreads: between base models, and between transfers from one base.
+
+    One-way analysis of variance with random effects: rows of one ``seed`` share base and
+    mask, ``draw`` numbers the transfers from it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Per ``start`` and ``n_disambiguation``: ``within``, the standard deviation of transfers
+        from one base; ``between``, that of the bases' own effect (0 where the bases vary no
+        more than the transfers explain); ``bases`` and ``draws``.
+
+    Raises
+    ------
+    ValueError
+        When a base has another number of transfers than the first, or there are fewer
+        than two of either.
+    """
+    rows = []
+    for (start, n), part in table.groupby(["start", "n_disambiguation"], sort=False):
+        wide = part.pivot(index="seed", columns="draw", values=value)
+        bases, draws = wide.shape
+        if bases < 2 or draws < 2 or wide.isna().any(axis=None):
+            raise ValueError(
+                f"{start}, n = {n}: {bases} bases with {draws} transfers each (some may be missing); "
+                "expected two or more of both, and as many transfers from every base"
+            )
+        within = float(wide.var(axis=1).mean())
+        between = max(float(wide.mean(axis=1).var()) - within / draws, 0.0)
+        rows.append((start, n, within**0.5, between**0.5, bases, draws))
+    return pd.DataFrame(rows, columns=["start", "n_disambiguation", "within", "between", "bases", "draws"])

@@ -1,0 +1,65 @@
+"""From a notebook's parameters to the arguments of the experiment's stages.
+
+The notebooks that repeat the paper's chain share the names of their parameters; here
+each name meets the argument that it stands for, in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sicore.experiments import Machine
+
+_SHARED = {"p": "p", "numbers": "numbers", "n_embd": "n_embd", "n_head": "n_head"}
+_EVALUATION = {"validation_pairs": "evaluation_pairs", "test_pairs": "evaluation_pairs"}
+
+_BASE = {
+    **_SHARED, **_EVALUATION, "n_layer": "n_layer", "computation": "base_computation", "train_pairs": "base_pairs",
+    "steps": "base_steps", "batch": "base_batch", "lr": "base_lr", "dropout": "base_dropout", "clip": "clip",
+    "all_positions": "base_all_positions", "every": "base_every", "target": "base_target",
+}  # fmt: skip
+
+_DISCOVERY = {
+    **_EVALUATION, "computation": "subtask", "pairs": "discovery_pairs", "steps": "discovery_steps",
+    "batch": "discovery_batch", "lr": "discovery_lr", "every": "discovery_every", "stages": "stages",
+    "penalty": "penalty",
+}  # fmt: skip
+
+_TRANSFER = {
+    **_EVALUATION, "computation": "task", "candidates": "candidates", "ambiguous": "ambiguous",
+    "n_disambiguation": "n_disambiguation", "epochs": "transfer_epochs", "steps": "transfer_steps",
+    "batch": "transfer_batch", "lr": "transfer_lr", "weight_decay": "transfer_weight_decay",
+    "dropout": "transfer_dropout", "every": "transfer_every", "all_positions": "transfer_all_positions",
+}  # fmt: skip
+
+
+def base(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """Arguments of :func:`sicore.experiments.base_models`; ``changes`` are put in place of parameters."""
+    return _arguments(_BASE, machine, parameters, changes)
+
+
+def discovery(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """Arguments of :func:`sicore.experiments.subnetworks`."""
+    return _arguments(_DISCOVERY, machine, parameters, changes)
+
+
+def transfer(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """Arguments of :func:`sicore.experiments.transfers`.
+
+    With ``transfer_epochs`` a run that has reached an accuracy of 1 stops, which changes
+    no result, and a ``transfer_clip`` of 0 means that gradients are not clipped.
+    """
+    given = {**parameters, **changes}
+    more = {"clip": given["transfer_clip"] or None, "target": 1.0 if given["transfer_epochs"] else None}
+    return _arguments(_TRANSFER, machine, parameters, changes) | more
+
+
+def _arguments(
+    names: Mapping[str, str], machine: Machine, parameters: Mapping[str, Any], changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    given = {**parameters, **changes}
+    missing = sorted({name for name in names.values() if name not in given})
+    if missing:
+        raise ValueError(f"parameters: {', '.join(missing)} are missing; a notebook of this chain has all of them")
+    return {argument: given[name] for argument, name in names.items()} | {"dtype": machine.dtype(given["dtype"])}
