@@ -4,11 +4,14 @@ BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: book test setup lint format benchmark smoke clean
+.PHONY: book paper test setup lint format benchmark smoke clean
 
 book: setup ## run the experiments at the quick scale, then build the book into _build/html
 	$(BIN)/python -m sicore run --if-changed -f params/quick.yaml -o book/runs $(NOTEBOOKS)
 	$(BIN)/jupyter-book build . -W -n --keep-going
+
+paper: setup ## every arithmetic experiment at the paper's scale; stop and start it as you like
+	$(BIN)/python -m sicore sweep params/sweep.yaml $(SWEEP)
 
 test: setup lint ## formatter, linter, types, tests, and every notebook at the smoke scale
 	$(BIN)/python -m sicore run --if-changed -f params/smoke.yaml $(NOTEBOOKS)

@@ -1,4 +1,4 @@
-"""``python -m sicore run NOTEBOOK [-f FILE] [-p NAME VALUE] ...``"""
+"""``python -m sicore run NOTEBOOK [-f FILE] [-p NAME VALUE] ...`` and ``python -m sicore sweep FILE``"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 
 from sicore import __version__
 from sicore.runner import NotebookError, run
+from sicore.sweep import sweep
 
 
 def main(words: list[str] | None = None) -> int:
@@ -23,7 +24,19 @@ def main(words: list[str] | None = None) -> int:
     one.add_argument(
         "--if-changed", action="store_true", help="skip what has already run with this notebook, parameters and code"
     )
+    many = commands.add_parser("sweep", help="execute the runs that a file lists; what is done already is skipped")
+    many.add_argument("file", metavar="FILE", help="the list (YAML), such as params/sweep.yaml")
+    many.add_argument("--only", nargs="+", action="extend", default=[], metavar="NAME", help="these runs, not all")
+    many.add_argument(
+        "--dry-run", action="store_true", help="check all parameters, list what is up to date, run nothing"
+    )
     given = parser.parse_args(words)
+    if given.command == "sweep":
+        try:
+            return sweep(given.file, given.only, dry_run=given.dry_run)
+        except NotebookError as error:
+            print(f"sicore: {error}", file=sys.stderr)
+            return 2
     for notebook in given.notebooks:
         try:
             path, now = run(

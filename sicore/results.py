@@ -6,24 +6,27 @@ from ``numbers`` in the JSON.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import platform
 import re
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 from matplotlib.figure import Figure
 
 from sicore.files import write_text, written_aside
 from sicore.project import project_root
 
 _RECORDED = ("sicore", "torch", "transformers", "numpy", "pandas", "scipy")
+_OF_A_RUN = ("parameters", "seeds", "commit", "changed_since_commit", "versions", "device", "wall_seconds", "rows")
 
 
 def folder(scale: str) -> Path:
@@ -43,8 +46,15 @@ def write(
     figures: Mapping[str, Figure] | None = None,
     device: str = "cpu",
     began: float | None = None,
+    keys: Sequence[str] = (),
 ) -> Path:
     """Write ``results/<scale>/<name>.csv`` with its provenance, and return the CSV's path.
+
+    With ``keys`` the table is added to the one that is there: old rows whose keys are not
+    in ``table`` stay, those with equal keys are replaced, and all are sorted by the keys. A
+    column ``run`` says which entry of ``runs`` in the provenance a row comes from; what the
+    provenance holds beside ``runs`` is the latest run's, apart from ``rows`` and ``columns``,
+    which are the file's.
 
     Parameters
     ----------
@@ -53,26 +63,35 @@ def write(
     table
         Tidy: one observation a row.
     parameters
-        The notebook's parameters. ``seeds`` among them is recorded on its own too.
+        The notebook's parameters. ``seeds`` (or ``few_seeds``) among them is recorded on its own too.
     numbers
         Key -> formatted text, for the ``{num}`` role of the book's pages.
     figures
         Suffix -> figure, saved as ``<name><suffix>.png`` beside the table.
     began
         ``time.monotonic()`` at the start of the notebook, for the wall time.
+    keys
+        Columns that say which rows belong together, such as ``("n_layer", "seed")``: a run
+        replaces all rows of an old combination that it has itself, and no others.
+
+    Raises
+    ------
+    ValueError
+        When a key is no column of ``table``, or none of the table that is there.
     """
     target = folder(scale)
-    text = io.StringIO()
-    table.to_csv(text, index=False, float_format="%.6g", lineterminator="\n", na_rep="nan")
+    missing = [key for key in keys if key not in table.columns]
+    if missing or (keys and "run" in table.columns):
+        problem = f"not in the table: {', '.join(missing)}" if missing else "the column 'run' is written here, leave it"
+        raise ValueError(f"keys = {list(keys)!r}: {problem}. Columns are {', '.join(map(str, table.columns))}")
     for suffix, figure in (figures or {}).items():
         with written_aside(target / f"{name}{suffix}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=160, metadata={"Software": None})
-    write_text(target / f"{name}.csv", text.getvalue())
-    provenance = {
+    provenance: dict[str, Any] = {
         "name": name,
         "scale": scale,
         "parameters": dict(parameters),
-        "seeds": list(parameters.get("seeds", [])),
+        "seeds": list(parameters.get("seeds") or parameters.get("few_seeds", [])),
         "rows": len(table),
         "columns": list(table.columns),
         "numbers": dict(numbers or {}),
@@ -81,8 +100,104 @@ def write(
         "device": _device(device),
         "wall_seconds": None if began is None else round(time.monotonic() - began, 1),
     }
-    write_text(target / f"{name}.json", json.dumps(provenance, indent=1) + "\n")
-    return target / f"{name}.csv"
+    csv, record = target / f"{name}.csv", target / f"{name}.json"
+    if not keys:
+        write_text(csv, _as_csv(table))
+        write_text(record, json.dumps(provenance, indent=1) + "\n")
+        return csv
+    with _locked(name, scale):
+        cells, runs = _merged(csv, _cells(io.StringIO(_as_csv(table))), provenance, keys)
+        provenance |= {"rows": len(cells), "columns": list(cells.columns), "runs": runs}
+        with written_aside(csv) as new_csv, written_aside(record) as new_record:  # renamed one right after the other
+            new_csv.write_text(_as_csv(cells), encoding="utf-8")
+            new_record.write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
+    return csv
+
+
+def _as_csv(table: pd.DataFrame) -> str:
+    text = io.StringIO()
+    table.to_csv(text, index=False, float_format="%.6g", lineterminator="\n", na_rep="nan")
+    return text.getvalue()
+
+
+def _cells(source: Path | io.StringIO) -> pd.DataFrame:
+    """A CSV's cells as the text they are: merging tables changes no digit and turns no integer into a float."""
+    return pd.read_csv(source, dtype=str, keep_default_na=False, na_filter=False)
+
+
+@contextlib.contextmanager
+def _locked(name: str, scale: str) -> Iterator[None]:
+    """Hold the right to change this table. The empty lock file stays, in the store, which git ignores."""
+    path = project_root() / ".store" / "locks" / f"{scale}.{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(path)):
+        yield
+
+
+def _merged(
+    csv: Path, new: pd.DataFrame, provenance: Mapping[str, Any], keys: Sequence[str]
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """The old table with the new rows in it, and the runs that its rows come from, oldest first."""
+    columns = list(new.columns)
+    runs = [{field: provenance[field] for field in _OF_A_RUN}]
+    new = new.assign(run="0")
+    if csv.is_file():
+        old = _cells(csv)
+        if missing := [key for key in keys if key not in old.columns]:
+            raise ValueError(
+                f"keys = {list(keys)!r}: {csv} has no column {', '.join(missing)}, so that rows cannot be added to it. "
+                "Move it away, or write to another scale"
+            )
+        old, before = _with_runs(old, csv.with_suffix(".json"))
+        again = set(_sort_keys(new, keys))
+        old = old[[key not in again for key in _sort_keys(old, keys)]]
+        runs = before + runs
+        new = pd.concat([old, new.assign(run=str(len(before)))], ignore_index=True)
+        columns += [column for column in old.columns if column not in columns]
+    order = _sort_keys(new, keys)
+    new = new.iloc[sorted(range(len(new)), key=order.__getitem__)]
+    left = sorted(set(new["run"]), key=int)
+    columns = [column for column in columns if column != "run"]
+    filled = {column: new[column].fillna(_missing(new[column].dropna())) for column in columns}
+    run = new["run"].map({index: str(i) for i, index in enumerate(left)})
+    return pd.DataFrame({**filled, "run": run}), [runs[int(index)] for index in left]
+
+
+def _with_runs(old: pd.DataFrame, record: Path) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """A table with its column ``run``, and its runs; one run for all where it was written without keys."""
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if runs := known.get("runs"):
+        if set(old.get("run", [""])) <= {str(i) for i in range(len(runs))}:
+            return old, runs
+        known = {}  # table and record are not of one write: nothing is known of the rows
+    return old.assign(run="0"), [{**{field: known.get(field) for field in _OF_A_RUN}, "rows": len(old)}]
+
+
+def _sort_keys(cells: pd.DataFrame, keys: Sequence[str]) -> list[tuple[tuple[int, Any], ...]]:
+    """One key for each row, equal for equal values: numbers first by size, then text, then what is missing."""
+    return [tuple(map(_sort_key, row)) for row in cells[list(keys)].itertuples(index=False, name=None)]
+
+
+def _sort_key(cell: str) -> tuple[int, Any]:
+    """
+    >>> sorted(["b", "nan", "", "10", "9", "1e-06"], key=_sort_key)
+    ['1e-06', '9', '10', '', 'b', 'nan']
+    """
+    if cell == "nan":
+        return (2, "")
+    if re.fullmatch(r"[+-]?\d+", cell):
+        return (0, int(cell))
+    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", cell):
+        return (0, float(cell))
+    return (1, cell)
+
+
+def _missing(cells: pd.Series[str]) -> str:
+    """What stands in a column where a row has no value: ``nan`` among numbers and truth values, no text among texts."""
+    return "nan" if all(cell in ("True", "False", "nan") or _sort_key(cell)[0] == 0 for cell in cells) else ""
 
 
 def given(names: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,6 +220,14 @@ def read(name: str, scale: str) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"no table {path}: run notebooks/{name}.ipynb at the {scale} scale first")
     return pd.read_csv(path, keep_default_na=False, na_values=["nan"])
+
+
+def find(name: str, scale: str) -> pd.DataFrame | None:
+    """The table that notebook ``name`` wrote at ``scale``, or None when it is not there."""
+    try:
+        return read(name, scale)
+    except FileNotFoundError:
+        return None
 
 
 def plus_minus(mean: float, half_width: float, digits: int = 2) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import csv
 import difflib
 import hashlib
 import io
@@ -17,6 +18,7 @@ import json
 import math
 import os
 import tokenize
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ import yaml
 
 from sicore.project import NUMERIC, code_fingerprint, project_root
 
-_EVERYTHING = (*NUMERIC, "plots", "results", "store", "files", "project")
+_EVERYTHING = (*NUMERIC, "plots", "results", "store", "files", "project", "settings", "analysis", "published")
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
@@ -157,6 +159,19 @@ def resolve(
     return {name: check(name, value, own[name]["type"]) for name, value in values.items()}
 
 
+def with_defaults(notebook: str | Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """All of a notebook's parameters: its defaults, and ``values`` over them."""
+    return {name: ast.literal_eval(entry["default"]) for name, entry in parameters_of(notebook).items()} | dict(values)
+
+
+def is_up_to_date(notebook: str | Path, values: Mapping[str, Any], output: str | Path) -> bool:
+    """Would :func:`run` with ``if_changed`` do nothing? ``values`` as :func:`resolve` gives them."""
+    notebook = Path(notebook)
+    parameters = with_defaults(notebook, values)
+    table = project_root() / "results" / str(parameters.get("scale", "smoke")) / f"{notebook.stem}.csv"
+    return _mark_in(Path(output) / notebook.name) == _mark(notebook, values) and _table_is_of(table, parameters)
+
+
 def run(
     notebook: str | Path,
     files: Sequence[str | Path] = (),
@@ -176,7 +191,8 @@ def run(
         Folder of the executed copy; default ``runs/<scale>`` in the project's folder.
     if_changed
         Do nothing when a copy is there that came from the same notebook, parameters and
-        code, and its result table is there too, not replaced by a run with other parameters.
+        code, and its result table is there too, not replaced by a run with other parameters;
+        of a table that several runs add to, see ``results.write``, all of this run's rows.
 
     Raises
     ------
@@ -188,15 +204,12 @@ def run(
     """
     notebook = Path(notebook)
     values = resolve(notebook, files, given)
-    own = parameters_of(notebook)
-    parameters = {name: ast.literal_eval(entry["default"]) for name, entry in own.items()} | values
-    scale = parameters.get("scale", "smoke")
-    folder = Path(output) if output else project_root() / "runs" / str(scale)
+    scale = str(with_defaults(notebook, values).get("scale", "smoke"))
+    folder = Path(output) if output else project_root() / "runs" / scale
     final, partial = folder / notebook.name, folder / f"{notebook.stem}.failed"
-    mark = _mark(notebook, values)
-    table = project_root() / "results" / str(scale) / f"{notebook.stem}.csv"
-    if if_changed and _mark_in(final) == mark and _table_is_of(table, parameters):
+    if if_changed and is_up_to_date(notebook, values, folder):
         return final, False
+    mark = _mark(notebook, values)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -234,12 +247,27 @@ def _mark(notebook: Path, values: Mapping[str, Any]) -> str:
 
 
 def _table_is_of(table: Path, parameters: Mapping[str, Any]) -> bool:
-    """Is the table there, and not that of a later run with other parameters?"""
+    """Is the table there, and not that of a later run with other parameters?
+
+    A table that several runs add to must still hold every row of a run with these parameters.
+    """
+    if not table.is_file():
+        return False
     try:
-        recorded = json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))["parameters"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return table.is_file()
-    return table.is_file() and all(recorded.get(name) == value for name, value in parameters.items())
+        record = json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))
+        recorded = [(run["parameters"] or {}, run.get("rows") or 0) for run in record.get("runs", [record])]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return True
+    same = [
+        (i, rows)
+        for i, (found, rows) in enumerate(recorded)
+        if all(found.get(name) == value for name, value in parameters.items())
+    ]
+    if "runs" not in record:
+        return bool(same)
+    with table.open(encoding="utf-8", newline="") as lines:
+        there = Counter(row.get("run") for row in csv.DictReader(lines))
+    return any(0 < rows <= there[str(i)] for i, rows in same)
 
 
 def _mark_in(path: Path) -> str | None:

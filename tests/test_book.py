@@ -72,6 +72,22 @@ def test_number_is_shown_and_links_to_its_notebook(tmp_path):
     assert warnings == ""
 
 
+def test_a_scale_in_front_of_a_name_is_that_of_the_number_and_the_card(tmp_path):
+    paper = tmp_path / "results" / "paper"
+    paper.mkdir(parents=True)
+    record = {"scale": "paper", "seeds": [0], "numbers": {"acc": "0.5"}, "runs": [{}, {}]}
+    (paper / "01_x.json").write_text(json.dumps(record), encoding="utf-8")
+    (paper / "01_x.csv").write_text("a\n1\n", encoding="utf-8")
+    html, warnings = build(
+        tmp_path, "{num}`paper/01_x.acc`, {num}`01_x.acc`\n\n```{run-card} paper/01_x\n```", {"acc": "0.9"}
+    )
+    assert warnings == ""
+    text = re.sub("<[^>]*>", "", html)
+    assert "0.5, 0.9" in text
+    assert "-f params/paper.yaml" in text
+    assert "2, merged into one table" in text
+
+
 def test_missing_number_warns_with_place_and_known_keys(tmp_path):
     _, warnings = build(tmp_path, "It is {num}`01_x.nope`.", {"acc": "1", "other": "2"})
     assert "index.md:3" in warnings
@@ -132,8 +148,9 @@ def test_every_number_on_a_page_has_a_result():
     if not list(folder.glob("*.json")):
         pytest.skip("no results at the quick scale yet: run `make book`")
     known = {
-        f"{path.stem}.{key}"
-        for path in folder.glob("*.json")
+        f"{scale}{path.stem}.{key}"
+        for scale in ("", "paper/")
+        for path in (folder if not scale else ROOT / "results" / scale).glob("*.json")
         for key in json.loads(path.read_text(encoding="utf-8")).get("numbers", {})
     }
     asked = {
@@ -141,7 +158,7 @@ def test_every_number_on_a_page_has_a_result():
     }
     assert asked, "no page shows a result"
     missing = sorted(f"{page}: {target}" for page, target in asked if target not in known)
-    assert not missing, f"no such number in results/quick: {missing}"
+    assert not missing, f"no such number in the results: {missing}"
 
 
 def test_every_cited_source_is_in_the_bibliography():

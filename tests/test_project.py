@@ -41,7 +41,15 @@ def test_every_dependency_has_one_locked_version_inside_its_range():
 
 
 def test_there_are_notebooks():
-    assert [path.stem for path in NOTEBOOKS] == ["01_base_model", "02_discovery", "03_transfer"]
+    assert [path.stem for path in NOTEBOOKS] == [
+        "01_base_model",
+        "02_discovery",
+        "03_transfer",
+        "04_depths",
+        "05_causes",
+        "06_variants",
+        "07_checks",
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

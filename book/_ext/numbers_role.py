@@ -2,7 +2,7 @@
 
 ``{num}`03_transfer.subnetwork_250``` becomes the text that stands under ``numbers`` in
 ``results/<scale>/03_transfer.json``, and links to the notebook that computed it. The scale
-is the config value ``results_scale``. A number that does not exist is a warning, so a
+is the config value ``results_scale``, or stands in front: ``{num}`paper/05_causes.density```. A number that does not exist is a warning, so a
 build with ``-W`` fails.
 """
 
@@ -26,9 +26,16 @@ class MissingResult(Exception):
     """A result that a page asks for and that is not there; the message names the fix."""
 
 
-def read_result(env: BuildEnvironment, name: str) -> dict[str, Any]:
+def scale_and_name(env: BuildEnvironment, target: str) -> tuple[str, str]:
+    """``paper/05_causes`` -> (paper, 05_causes); without a scale in front, that of the config."""
+    scale, slash, name = target.rpartition("/")
+    return (scale, name) if slash else (env.config.results_scale, target)
+
+
+def read_result(env: BuildEnvironment, target: str) -> dict[str, Any]:
     """The JSON of a notebook's result, which becomes a dependency of the current page."""
-    relative = f"results/{env.config.results_scale}/{name}.json"
+    scale, name = scale_and_name(env, target)
+    relative = f"results/{scale}/{name}.json"
     path = Path(env.srcdir) / relative
     env.note_dependency(str(path))
     if not path.is_file():
@@ -49,7 +56,7 @@ def number(env: BuildEnvironment, target: str) -> str:
     if key not in known:
         there = ", ".join(sorted(known)) or "none"
         raise MissingResult(
-            f"results/{env.config.results_scale}/{name}.json has no number {key!r}; known keys: {there}"
+            f"results/{'/'.join(scale_and_name(env, name))}.json has no number {key!r}; known keys: {there}"
         )
     return str(known[key])
 
@@ -64,7 +71,7 @@ class NumberRole(SphinxRole):
         except MissingResult as error:
             logger.warning("num %r: %s", target, error, location=self.get_location(), type="num")
             return [nodes.problematic(self.rawtext, f"[{target}?]")], []
-        page = f"/book/runs/{target.partition('.')[0]}"
+        page = f"/book/runs/{scale_and_name(self.env, target.partition('.')[0])[1]}"
         link = addnodes.pending_xref(
             "", nodes.inline(text, text), refdomain="std", reftype="doc", reftarget=page, refexplicit=True,
             refwarn=True, refdoc=self.env.docname,

@@ -3,7 +3,7 @@
     ```{run-card} 03_transfer
     ```
 
-shows scale, seeds, device, wall time, commit and library version from
+(or ``paper/03_transfer``, with another scale than the book's) shows scale, seeds, device, wall time, commit and library version from
 ``results/<scale>/03_transfer.json``, the command that repeats the run, and links to the
 table (CSV) and the record (JSON).
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from numbers_role import MissingResult, logger, read_result
+from numbers_role import MissingResult, logger, read_result, scale_and_name
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -37,6 +37,7 @@ def duration(seconds: float) -> str:
 def facts(record: dict[str, Any]) -> dict[str, str]:
     """What the card says, from the record of a run; what is missing there is left out."""
     seeds = record.get("seeds") or []
+    runs = record.get("runs") or []
     commit = str(record.get("commit") or "")[:10]
     values = {
         "Scale": record.get("scale"),
@@ -44,6 +45,7 @@ def facts(record: dict[str, Any]) -> dict[str, str]:
         "Device": record.get("device"),
         "Wall time": duration(record["wall_seconds"]) if record.get("wall_seconds") is not None else None,
         "Commit": f"{commit}, changed since" if commit and record.get("changed_since_commit") else commit,
+        "Runs": f"{len(runs)}, merged into one table; above is the latest" if len(runs) > 1 else None,
         "torch": (record.get("versions") or {}).get("torch"),
     }
     return {label: str(value) for label, value in values.items() if value}
@@ -55,9 +57,9 @@ class RunCard(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        name, scale = self.arguments[0], self.env.config.results_scale
+        scale, name = scale_and_name(self.env, self.arguments[0])
         try:
-            record = read_result(self.env, name)
+            record = read_result(self.env, self.arguments[0])
             if not (Path(self.env.srcdir) / f"results/{scale}/{name}.csv").is_file():
                 raise MissingResult(f"there is no results/{scale}/{name}.csv. Run notebooks/{name}.ipynb")
         except MissingResult as error:

@@ -1,0 +1,357 @@
+"""The paper's own arithmetic curves, our runs beside them, and which of its claims hold here.
+
+A table of runs has (at least) the columns ``condition``, ``behaviour`` ("" where it does
+not apply), ``n_layer``, ``n_disambiguation``, ``seed`` and ``test_accuracy``, one run a row,
+at the paper's settings; depths, conditions, counts and seeds may be missing. Runs without
+an accuracy (nan) do not count. Source of the curves: ``results/published/README.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from sicore.measure import mean_interval, samples_needed
+from sicore.results import folder, plus_minus
+
+CONDITIONS: dict[str, tuple[str, str]] = {
+    "subnetwork": ("subnetwork", ""),
+    "full_model": ("full_model", ""),
+    "sampled": ("sampled", "as_released"),
+    "sampled_complement": ("complement", "as_released"),
+    "random_init": ("random_initialisation", ""),
+}
+"""Published name -> our (condition, behaviour). The released code made the published controls."""
+
+POINT = ["n_layer", "condition", "behaviour", "n_disambiguation"]
+LEVELS = (0.5, 0.9, 0.99)
+LEAD_COUNTS = (64, 2500)
+"""First and last count of a lead: below, all starts are near the floor; above, most are near 1."""
+MIN_SEEDS = 3
+"""Fewest seeds on which a claim is judged."""
+
+
+def curves() -> pd.DataFrame:
+    """The published points of every depth, one run each.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``condition``, ``behaviour``, ``n_layer``, ``n_disambiguation``, ``published``
+        (test accuracy in [0, 1]): 6 depths x 5 conditions x 16 counts.
+
+    >>> len(curves())
+    480
+    """
+    return _renamed(pd.read_csv(folder("published") / "appendix_arithmetic_by_depth.csv"))
+
+
+def five_seed_curve() -> pd.DataFrame:
+    """Figure 2 at 12 layers: as :func:`curves`, each a mean over 5 runs, with ``published_std``.
+
+    Four conditions (not the complement) x 17 counts; no standard deviation is given for 0 samples.
+    """
+    table = pd.read_csv(folder("published") / "fig2_arithmetic.csv")
+    table = table[table["layers"] == "12"].astype({"layers": int}).reset_index(drop=True)
+    return _renamed(table).assign(published_std=table["std_over_5_runs"])
+
+
+def points(table: pd.DataFrame, reference: pd.DataFrame | None = None, *, test_pairs: int = 1000) -> pd.DataFrame:
+    """Our runs beside the published value, at every point that is in both.
+
+    The published value is one run, so it is held against the 95 % prediction interval of
+    one further run, mean ± t(0.975, n - 1) * sd * sqrt(1 + 1/n), clipped to [0, 1]. The sd
+    over seeds holds the sampling error of the test pairs already. It is taken as no less
+    than that error, sqrt(m (1 - m) / test_pairs) with m = (mean * test_pairs + 2) / (test_pairs + 4),
+    as otherwise seeds that agree by chance, all at 1.000 for instance, would leave no interval.
+
+    Parameters
+    ----------
+    table
+        Runs.
+    reference
+        Published points, :func:`curves` by default.
+    test_pairs
+        Pairs on which one run is tested.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``n_layer``, ``condition``, ``behaviour``, ``n_disambiguation``, ``published``,
+        ``mean``, ``half_width`` (of the mean's 95 % confidence interval over seeds), ``seeds``,
+        ``gap`` (mean - published), ``low``, ``high`` and ``inside``. With one seed, the
+        intervals are nan and ``inside`` is missing.
+    """
+    if test_pairs < 1:
+        raise ValueError(f"test_pairs = {test_pairs}: expected 1 or more")
+    from scipy.stats import t as student  # slow to import, so only here
+
+    reference = curves() if reference is None else reference
+    ours = _runs(table).groupby(POINT)["test_accuracy"].agg(["mean", "std", "count"]).reset_index()
+    found = reference[[*POINT, "published"]].merge(ours.rename(columns={"count": "seeds"}), on=POINT)
+    mean, seeds = found["mean"], found["seeds"]
+    t = student.ppf(0.975, np.where(seeds > 1, seeds - 1, np.nan))
+    middle = (mean * test_pairs + 2) / (test_pairs + 4)
+    reach = t * np.maximum(found["std"], np.sqrt(middle * (1 - middle) / test_pairs)) * np.sqrt(1 + 1 / seeds)
+    found["half_width"] = t * found["std"] / np.sqrt(seeds)
+    found["gap"] = mean - found["published"]
+    found["low"], found["high"] = (mean - reach).clip(lower=0), (mean + reach).clip(upper=1)
+    inside = found["published"].between(found["low"], found["high"]).astype("boolean")
+    found["inside"] = inside.mask(seeds < 2)
+    return found[[*POINT, "published", "mean", "half_width", "seeds", "gap", "low", "high", "inside"]]
+
+
+def by_curve(points: pd.DataFrame) -> pd.DataFrame:
+    """One row a curve, from the rows of :func:`points`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``n_layer``, ``condition``, ``behaviour``, ``points``, ``inside`` (share of the points
+        with two seeds or more, or nan), ``largest_gap`` (signed; the first one of several),
+        ``largest_gap_at``, ``mean_absolute_gap``, and for 50, 90 and 99 % ``published_50``,
+        ``ours_50`` and so on: the samples needed by the published curve and by our mean
+        curve, both over the counts that both have; nan where it is never reached.
+    """
+    rows = []
+    for key, curve in points.groupby(POINT[:3], sort=False):
+        curve = curve.sort_values("n_disambiguation")
+        counts, size, inside = curve["n_disambiguation"].tolist(), curve["gap"].abs(), curve["inside"].dropna()
+        largest = int(size.to_numpy().argmax())
+        share = float(inside.mean()) if len(inside) else math.nan
+        needed = [
+            samples_needed(counts, curve[name].tolist(), level) for level in LEVELS for name in ("published", "mean")
+        ]
+        rows.append((*key, len(curve), share, curve["gap"].iloc[largest], counts[largest], size.mean(), *needed))
+    columns = ["points", "inside", "largest_gap", "largest_gap_at", "mean_absolute_gap"]
+    names = [f"{name}_{100 * level:.0f}" for level in LEVELS for name in ("published", "ours")]
+    return pd.DataFrame(rows, columns=[*POINT[:3], *columns, *names])
+
+
+def lead(table: pd.DataFrame, over: tuple[str, str], n_layer: int) -> tuple[float, float, int]:
+    """The subnetwork's test accuracy minus that of another start, paired by seed.
+
+    Each seed's difference is averaged over the counts from 64 to 2,500 that both starts
+    have: with fewer samples all starts are near the floor, with more most are near 1, and
+    there they cannot differ. All seeds have the same counts: a count that fewer than half of
+    the seeds have is left out, and then a seed that lacks one of the others.
+
+    Parameters
+    ----------
+    over
+        (condition, behaviour) of the other start.
+
+    Returns
+    -------
+    tuple
+        Mean over seeds, half-width of its 95 % interval (nan for one seed), seeds.
+        (nan, nan, 0) where there is no pair of runs.
+
+    >>> row = {"behaviour": "", "n_layer": 2, "n_disambiguation": 100, "seed": 0}
+    >>> runs = [row | {"condition": "subnetwork", "test_accuracy": 0.75}]
+    >>> runs += [row | {"condition": "full_model", "test_accuracy": 0.5}]
+    >>> lead(pd.DataFrame(runs), ("full_model", ""), 2)
+    (0.25, nan, 1)
+    """
+    each = _differences(_runs(table), over, n_layer)
+    if not each.size:
+        return math.nan, math.nan, 0
+    return *mean_interval(each.mean(axis=1).tolist()), len(each)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper, and the rule by which runs decide on it.
+
+    Attributes
+    ----------
+    text
+        The claim.
+    source
+        Where the paper makes or shows it.
+    rule
+        When it counts as reproduced, partly, not reproduced, or not run.
+    judge
+        Runs -> (the paper's value, ours, verdict).
+    """
+
+    text: str
+    source: str
+    rule: str
+    judge: Callable[[pd.DataFrame], tuple[str, str, str]]
+
+
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """What the runs say about each of ``CLAIMS``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Texts: ``claim``, ``source``, ``paper`` and ``ours`` (values), ``verdict``
+        ("reproduced", "partly", "not reproduced" or "not run") and ``rule``.
+    """
+    table = _runs(table)
+    rows = [(claim.text, claim.source, *claim.judge(table), claim.rule) for claim in CLAIMS]
+    return pd.DataFrame(rows, columns=["claim", "source", "paper", "ours", "verdict", "rule"])
+
+
+def _renamed(table: pd.DataFrame) -> pd.DataFrame:
+    """The files' columns and conditions in our names."""
+    ours = [CONDITIONS[name] for name in table["condition"]]
+    return pd.DataFrame({
+        "condition": [condition for condition, _ in ours],
+        "behaviour": [behaviour for _, behaviour in ours],
+        "n_layer": table["layers"],
+        "n_disambiguation": table["n_disambiguation"],
+        "published": table["test_accuracy"],
+    })  # fmt: skip
+
+
+def _runs(table: pd.DataFrame) -> pd.DataFrame:
+    """The table's columns that matter, checked."""
+    columns = [*POINT, "seed", "test_accuracy"]
+    if missing := [column for column in columns if column not in table]:
+        raise ValueError(f"table has no column {missing[0]!r}: expected {', '.join(columns)}")
+    runs = table.loc[table["test_accuracy"].notna(), columns].reset_index(drop=True)
+    runs["behaviour"] = runs["behaviour"].astype(object).fillna("").astype(str)
+    wrong = runs.loc[~runs["test_accuracy"].between(0, 1), "test_accuracy"]
+    if len(wrong):
+        raise ValueError(f"test_accuracy = {wrong.iloc[0]:g}: expected a share from 0 to 1")
+    twice = runs[runs.duplicated([*POINT, "seed"])]
+    if len(twice):
+        raise ValueError(f"table has a run twice: {twice.iloc[0][[*POINT, 'seed']].to_dict()}, expected one row a run")
+    return runs
+
+
+def _differences(runs: pd.DataFrame, over: tuple[str, str], n_layer: int) -> pd.DataFrame:
+    """Subnetwork minus ``over``: a row a seed, a column a count, none missing."""
+    runs = runs[(runs["n_layer"] == n_layer) & runs["n_disambiguation"].between(*LEAD_COUNTS)]
+
+    def wide(condition: str, behaviour: str) -> pd.DataFrame:
+        rows = runs[(runs["condition"] == condition) & (runs["behaviour"] == behaviour)]
+        return rows.pivot(index="seed", columns="n_disambiguation", values="test_accuracy")
+
+    each = (wide("subnetwork", "") - wide(*over)).dropna(how="all")
+    return each.loc[:, each.notna().mean() >= 0.5].dropna()
+
+
+def _published_leads(over: tuple[str, str]) -> dict[int, pd.Series]:
+    """Depth -> the published subnetwork's lead at each count."""
+    runs = curves().rename(columns={"published": "test_accuracy"}).assign(seed=0)
+    found = {depth: _differences(runs, over, depth) for depth in sorted(runs["n_layer"].unique())}
+    return {int(depth): each.iloc[0] for depth, each in found.items() if each.size}
+
+
+def _judged_leads(table: pd.DataFrame, over: tuple[str, str]) -> dict[int, tuple[float, float]]:
+    """Depth -> mean lead and half-width, at depths with enough seeds."""
+    found = {int(depth): lead(table, over, depth) for depth in sorted(table["n_layer"].unique())}
+    return {depth: (mean, half) for depth, (mean, half, seeds) in found.items() if seeds >= MIN_SEEDS}
+
+
+def _verdict(holds: Sequence[bool]) -> str:
+    if not holds:
+        return "not run"
+    return "reproduced" if all(holds) else "partly" if any(holds) else "not reproduced"
+
+
+def _leads(table: pd.DataFrame, *, over: tuple[str, str], as_good: bool = False) -> tuple[str, str, str]:
+    """Judge the lead over one start at each depth; ``as_good``: no worse will do."""
+    ours, there = _judged_leads(table, over), _published_leads(over)
+    paper = []
+    for depth, each in there.items():
+        if depth in ours:
+            each = each[each.index.isin(_differences(table, over, depth).columns)]
+        if len(each) and (depth in ours or not ours):
+            paper.append(f"{each.mean():+.3f} ({depth} layers)")
+    texts = [f"{'+' if mean >= 0 else ''}{plus_minus(mean, half, 3)} ({d} layers)" for d, (mean, half) in ours.items()]
+    holds = [mean + half >= 0 if as_good else mean - half > 0 for mean, half in ours.values()]
+    return "; ".join(paper) or "no published value", "; ".join(texts) or "no result", _verdict(holds)
+
+
+def _depths(table: pd.DataFrame) -> tuple[str, str, str]:
+    """Judge the leads over the controls of figure 2 together, depth by depth."""
+    controls = CONDITIONS["random_init"], CONDITIONS["sampled"]
+    first, second = (_published_leads(over) for over in controls)
+    there = [min(first[depth].mean(), second[depth].mean()) > 0 for depth in first]
+    one, other = (_judged_leads(table, over) for over in controls)
+    holds = {d: min(mean - half for mean, half in (one[d], other[d])) > 0 for d in one if d in other}
+    failing = ", ".join(str(depth) for depth, above in holds.items() if not above)
+    ours = f"above 0 at {sum(holds.values())} of {len(holds)} depths" + (f" (not {failing} layers)" if failing else "")
+    verdict = _verdict(list(holds.values())) if len(holds) > 1 else "not run"
+    return f"above 0 at {sum(there)} of {len(there)} depths", ours if holds else "no result", verdict
+
+
+def _agreement(table: pd.DataFrame, *, unaided: bool = False) -> tuple[str, str, str]:
+    """Judge the share of published points inside; ``unaided``: at 0 disambiguation samples only."""
+    there, here = curves(), points(table)
+    here = here[here["seeds"] >= MIN_SEEDS]
+    if unaided:
+        there, here = (rows[rows["n_disambiguation"] == 0] for rows in (there, here))
+
+    def spread(rows: pd.DataFrame, column: str) -> str:
+        return f"accuracy {rows[column].min():.3f} to {rows[column].max():.3f}" if unaided else ""
+
+    if not len(here):
+        return spread(there, "published") or f"{len(there)} points", "no result", "not run"
+    paper = spread(here, "published") or f"{len(there)} points"
+    inside = int(here["inside"].sum())
+    share = inside / len(here)
+    ours = f"{inside} of {len(here)} points inside ({100 * share:.1f} %)"
+    ours = f"{spread(here, 'mean')}, {ours}" if unaided else ours
+    return paper, ours, "reproduced" if share >= 0.95 else "partly" if share >= 0.5 else "not reproduced"
+
+
+_LEAD = (
+    f"Lead: test accuracy of the subnetwork minus the other's, paired by seed, averaged over {LEAD_COUNTS[0]} to "
+    f"{LEAD_COUNTS[1]:,} samples. Reproduced: its 95 % interval {{}} at every depth with {MIN_SEEDS} seeds or more; "
+    "partly: at some; not reproduced: at none."
+)
+_INSIDE = (
+    f"Of the points with {MIN_SEEDS} seeds or more: the published value is in the 95 % prediction interval of one "
+    "further run at 95 % of them or more (reproduced), at half or more (partly), at fewer (not reproduced)."
+)
+_DEPTHS = (
+    "The leads over random initialisation and over the random subnetwork as released, as above, are both above 0: "
+    f"at every depth with {MIN_SEEDS} seeds or more of all three (reproduced), at some (partly), at none (not "
+    "reproduced). Not run: fewer than two such depths."
+)
+_FIGURE, _APPENDIX = "section 4, figure 2", "appendix, curves by depth"
+_OTHERS = (
+    ("random initialisation", _FIGURE, ("random_initialisation", "")),
+    ("a random subnetwork, as released", _FIGURE, ("sampled", "as_released")),
+    ("a random subnetwork, as described", _FIGURE, ("sampled", "as_described")),
+    ("one from its complement, as released", _APPENDIX, ("complement", "as_released")),
+    ("one from its complement, as described", _APPENDIX, ("complement", "as_described")),
+)
+
+CLAIMS: tuple[Claim, ...] = (
+    *(
+        Claim(
+            f"The discovered subnetwork learns the task from fewer disambiguation samples than {name}",
+            source,
+            _LEAD.format("is above 0"),
+            partial(_leads, over=over),
+        )
+        for name, source, over in _OTHERS
+    ),
+    Claim(
+        "The discovered subnetwork does as well as the full model, or better",
+        _FIGURE,
+        _LEAD.format("reaches 0 or more"),
+        partial(_leads, over=("full_model", ""), as_good=True),
+    ),
+    Claim("The effect holds at every depth", _APPENDIX, _DEPTHS, _depths),
+    Claim(
+        "Without disambiguation samples no start prefers a^2 + ab",
+        _APPENDIX,
+        "At 0 disambiguation samples. " + _INSIDE,
+        partial(_agreement, unaided=True),
+    ),
+    Claim("Our curves are the published ones", _APPENDIX, _INSIDE, _agreement),
+)
+"""The paper's claims about arithmetic. Each is "not run" where nothing meets its rule's conditions."""

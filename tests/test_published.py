@@ -1,0 +1,385 @@
+import math
+
+import pandas as pd
+import pytest
+
+from sicore.published import CLAIMS, MIN_SEEDS, by_curve, curves, five_seed_curve, lead, points, verdicts
+
+SUBNETWORK, FULL, RANDOM = ("subnetwork", ""), ("full_model", ""), ("random_initialisation", "")
+RELEASED, DESCRIBED = ("sampled", "as_released"), ("sampled", "as_described")
+T2 = 4.302652729911275  # t(0.975, 2)
+
+
+def runs(*starts, n_layer=2):
+    """Rows from ((condition, behaviour), {count: accuracies of seeds 0, 1, ...}); None is a run that is missing."""
+    rows = [
+        (*key, n_layer, n, seed, value)
+        for key, curve in starts
+        for n, values in curve.items()
+        for seed, value in enumerate(values)
+        if value is not None
+    ]
+    columns = ["condition", "behaviour", "n_layer", "n_disambiguation", "seed", "test_accuracy"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def reference(value, n=100, key=SUBNETWORK):
+    row = {"condition": key[0], "behaviour": key[1], "n_layer": 2, "n_disambiguation": n, "published": value}
+    return pd.DataFrame([row])
+
+
+def as_published(seeds=3):
+    table = curves().rename(columns={"published": "test_accuracy"})
+    return pd.concat([table.assign(seed=seed) for seed in range(seeds)])
+
+
+def judged(table, text):
+    """The verdict, the paper's value and ours of the one claim that ends with ``text``."""
+    found = verdicts(table)
+    (row,) = found[found["claim"].str.endswith(text)].itertuples()
+    return row.verdict, row.paper, row.ours
+
+
+def test_all_published_points_are_there_in_our_names():
+    table = curves()
+    assert list(table.columns) == ["condition", "behaviour", "n_layer", "n_disambiguation", "published"]
+    assert len(table) == 480
+    assert sorted(table["n_layer"].unique()) == [2, 4, 6, 8, 10, 12]
+    assert (table.groupby(["n_layer", "condition", "behaviour"]).size() == 16).all()
+    assert set(zip(table["condition"], table["behaviour"], strict=True)) == {
+        ("subnetwork", ""),
+        ("full_model", ""),
+        ("sampled", "as_released"),
+        ("complement", "as_released"),
+        ("random_initialisation", ""),
+    }
+    assert table["published"].between(0, 1).all()
+
+
+@pytest.mark.parametrize(
+    ("condition", "n_layer", "n", "value"),
+    [
+        ("subnetwork", 2, 250, 0.624),
+        ("full_model", 2, 0, 0.447),
+        ("sampled", 8, 1000, 0.709),
+        ("complement", 4, 1000, 0.691),
+        ("random_initialisation", 12, 6400, 0.651),
+    ],
+)
+def test_published_points_one_by_one(condition, n_layer, n, value):
+    table = curves().set_index(["condition", "n_layer", "n_disambiguation"])
+    assert table.loc[(condition, n_layer, n), "published"] == value
+
+
+def test_the_twelve_layer_curve_has_its_standard_deviation():
+    table = five_seed_curve()
+    assert len(table) == 4 * 17
+    assert set(table["n_layer"]) == {12}
+    assert set(table["condition"]) == {"subnetwork", "full_model", "sampled", "random_initialisation"}
+    indexed = table.set_index(["condition", "behaviour", "n_disambiguation"])
+    assert indexed.loc[("sampled", "as_released", 1000), ["published", "published_std"]].tolist() == [0.6668, 0.0102]
+    assert (table["n_disambiguation"][table["published_std"].isna()] == 0).all()
+
+
+def test_prediction_interval_by_hand():
+    (row,) = points(runs((SUBNETWORK, {100: [0.5, 0.6, 0.7]})), reference(0.9)).itertuples()
+    assert (row.mean, row.seeds) == (pytest.approx(0.6), 3)
+    assert row.half_width == pytest.approx(T2 * 0.1 / math.sqrt(3))
+    assert row.low == pytest.approx(0.6 - T2 * 0.1 * math.sqrt(4 / 3))  # 0.1032
+    assert row.high == 1.0  # 1.0968, clipped
+    assert row.gap == pytest.approx(-0.3)
+    assert row.inside
+
+
+@pytest.mark.parametrize(("value", "inside"), [(0.5005, False), (0.5007, True), (0.6993, True), (0.6995, False)])
+def test_inside_ends_where_the_interval_does(value, inside):
+    # Standard deviation 0.02: 0.6 ± 4.30265 * 0.02 * 1.154701 = 0.500634 to 0.699366.
+    found = points(runs((SUBNETWORK, {100: [0.58, 0.6, 0.62]})), reference(value))
+    assert found["inside"].tolist() == [inside]
+
+
+@pytest.mark.parametrize(("value", "inside"), [(0.994, True), (0.992, False)])
+def test_seeds_that_agree_leave_the_sampling_error_of_the_test_pairs(value, inside):
+    # m = 1002 / 1004, its standard error 0.00140996: 1 - 4.30265 * 0.00140996 * 1.154701 = 0.992995.
+    found = points(runs((SUBNETWORK, {100: [1.0, 1.0, 1.0]})), reference(value))
+    assert found["low"].tolist() == pytest.approx([0.992995], abs=1e-6)
+    assert found["half_width"].tolist() == [0]
+    assert found["inside"].tolist() == [inside]
+
+
+def test_fewer_test_pairs_widen_the_interval_and_none_are_an_error():
+    table = runs((SUBNETWORK, {100: [0.0, 0.0, 0.0]}))
+    error = math.sqrt(2 / 104 * 102 / 104 / 100)
+    found = points(table, reference(0.05), test_pairs=100)
+    assert found["high"].tolist() == pytest.approx([T2 * error * math.sqrt(4 / 3)])
+    with pytest.raises(ValueError, match="test_pairs = 0: expected 1 or more"):
+        points(table, test_pairs=0)
+
+
+def test_one_seed_has_a_gap_but_no_interval():
+    (row,) = points(runs((SUBNETWORK, {100: [0.5]})), reference(0.4)).itertuples()
+    assert row.gap == pytest.approx(0.1)
+    assert row.inside is pd.NA
+    assert all(math.isnan(value) for value in (row.half_width, row.low, row.high))
+
+
+def test_only_points_that_are_in_both_count():
+    table = runs((SUBNETWORK, {50: [0.5], 250: [0.6]}), (DESCRIBED, {250: [0.1]}), (RELEASED, {250: [0.2]}))
+    found = points(pd.concat([table, runs((SUBNETWORK, {250: [0.7]}), n_layer=3)]))
+    assert found[["n_layer", "condition", "behaviour", "n_disambiguation", "published"]].values.tolist() == [
+        [2, "subnetwork", "", 250, 0.624],
+        [2, "sampled", "as_released", 250, 0.425],
+    ]
+    assert len(points(table.iloc[:0])) == 0
+
+
+def test_a_table_that_is_the_published_one_has_no_gap():
+    found = points(as_published())
+    assert len(found) == 480
+    assert found["gap"].abs().max() < 1e-12
+    assert found["inside"].all()
+    curve = by_curve(found)
+    assert len(curve) == 30
+    assert (curve["inside"] == 1).all()
+    for level in (50, 90, 99):
+        pd.testing.assert_series_equal(curve[f"published_{level}"], curve[f"ours_{level}"], check_names=False)
+
+
+def test_twelve_layers_against_the_mean_of_five_runs():
+    table = runs((SUBNETWORK, {10000: [0.9996, 1.0]}), n_layer=12)
+    assert points(table, five_seed_curve())["gap"].tolist() == pytest.approx([0])
+
+
+def test_a_missing_behaviour_is_none_and_a_run_without_accuracy_does_not_count():
+    table = runs((SUBNETWORK, {100: [0.5, 0.6, math.nan]})).assign(behaviour=math.nan)
+    found = points(table)
+    assert found[["behaviour", "seeds"]].values.tolist() == [["", 2]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.drop(columns="seed"), "table has no column 'seed': expected n_layer, condition"),
+        (lambda table: table.assign(test_accuracy=62.0), "test_accuracy = 62: expected a share from 0 to 1"),
+        (lambda table: pd.concat([table, table]), r"a run twice: .*'seed': 0.*, expected one row a run"),
+    ],
+)
+def test_a_table_that_cannot_be_meant_is_an_error(change, message):
+    table = change(runs((SUBNETWORK, {100: [0.5]}), (RANDOM, {100: [0.5]})))
+    for function in (points, verdicts, lambda table: lead(table, RANDOM, 2)):
+        with pytest.raises(ValueError, match=message):
+            function(table)
+
+
+def test_by_curve_by_hand():
+    there = pd.concat([reference(0.2, 0), reference(0.6, 9), reference(1.0, 99)])
+    table = runs((SUBNETWORK, {99: [0.8, 0.8], 0: [0.2, 0.2], 9: [0.7, 0.7]}))
+    (row,) = by_curve(points(table, there)).itertuples()
+    assert (row.n_layer, row.condition, row.behaviour, row.points) == (2, "subnetwork", "", 3)
+    assert (row.largest_gap, row.largest_gap_at) == (pytest.approx(-0.2), 99)
+    assert row.mean_absolute_gap == pytest.approx(0.1)
+    # Straight over log10(1 + n), which is 0, 1, 2: 0.5 at 3/4 of the first piece, and at 3/5.
+    assert (row.published_50, row.ours_50) == pytest.approx((10**0.75 - 1, 10**0.6 - 1))
+    assert row.published_90 == pytest.approx(10**1.75 - 1)
+    assert row.published_99 == pytest.approx(10**1.975 - 1)
+    assert math.isnan(row.ours_90)
+    assert math.isnan(row.ours_99)
+
+
+def test_by_curve_takes_the_share_over_points_with_two_seeds():
+    there = pd.concat([reference(0.6, n) for n in (10, 16, 25)])
+    # With n = 10 the published value is in the interval, with 16 far out of it, with 25 nobody can say.
+    table = runs((SUBNETWORK, {10: [0.58, 0.6, 0.62], 16: [0.1, 0.1, 0.1], 25: [0.1]}))
+    assert by_curve(points(table, there))["inside"].tolist() == [0.5]
+    alone = by_curve(points(table[table["n_disambiguation"] == 25], there))
+    assert alone["points"].tolist() == [1]
+    assert alone["inside"].isna().all()
+    assert list(by_curve(points(table.iloc[:0])).columns) == list(alone.columns)
+
+
+def test_lead_is_paired_by_seed():
+    # Differences 0.1, 0.2, 0.3, although the accuracies themselves are far apart.
+    table = runs((SUBNETWORK, {100: [0.2, 0.6, 1.0]}), (RANDOM, {100: [0.1, 0.4, 0.7]}))
+    mean, half, seeds = lead(table.sample(frac=1, random_state=0), RANDOM, 2)
+    assert (mean, half, seeds) == (pytest.approx(0.2), pytest.approx(T2 * 0.1 / math.sqrt(3)), 3)
+
+
+def test_lead_averages_over_the_counts_from_64_to_2500_that_both_have():
+    ours = {0: [1.0], 40: [1.0], 64: [0.5], 250: [0.9], 400: [1.0], 2500: [1.0], 4000: [1.0]}
+    theirs = {0: [0.0], 40: [0.0], 64: [0.4], 250: [0.4], 1000: [0.0], 2500: [0.7], 4000: [0.0]}
+    mean, half, seeds = lead(runs((SUBNETWORK, ours), (RANDOM, theirs)), RANDOM, 2)
+    assert (mean, seeds) == (pytest.approx((0.1 + 0.5 + 0.3) / 3), 1)
+    assert math.isnan(half)
+
+
+def test_lead_averages_over_the_same_counts_for_all_seeds():
+    # 800 is there for one seed of four, so it is left out; then seed 3 lacks 250, and is left out.
+    ours = {100: [0.5, 0.5, 0.5, 0.9], 250: [0.7, 0.7, 0.7, None], 800: [1.0]}
+    theirs = {100: [0.4, 0.4, 0.4, 0.1], 250: [0.4, 0.4, 0.4, 0.1], 800: [0.0]}
+    assert lead(runs((SUBNETWORK, ours), (RANDOM, theirs)), RANDOM, 2) == (pytest.approx(0.2), pytest.approx(0), 3)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        runs((SUBNETWORK, {100: [0.5]})),
+        runs((RANDOM, {100: [0.5]})),
+        runs((SUBNETWORK, {100: [0.5]}), (RANDOM, {250: [0.5]})),
+        runs((SUBNETWORK, {100: [0.5, None]}), (RANDOM, {100: [None, 0.5]})),
+        runs((SUBNETWORK, {10: [0.5]}), (RANDOM, {10: [0.5]})),
+        runs((SUBNETWORK, {100: [0.5]}), (RANDOM, {100: [0.5]}), n_layer=4),
+        runs(),
+    ],
+)
+def test_lead_without_a_pair_of_runs(table):
+    mean, half, seeds = lead(table, RANDOM, 2)
+    assert math.isnan(mean)
+    assert math.isnan(half)
+    assert seeds == 0
+
+
+# Differences 0.2 ± 0.025 (mean and 95 % interval): above; -0.2 ± 0.025: below; 0.01 ± 0.248: neither.
+ABOVE, BELOW, NEITHER = [0.69, 0.7, 0.71], [0.29, 0.3, 0.31], [0.41, 0.51, 0.61]
+OTHERS = {
+    "than random initialisation": RANDOM,
+    "random subnetwork, as released": RELEASED,
+    "random subnetwork, as described": DESCRIBED,
+    "complement, as released": ("complement", "as_released"),
+    "complement, as described": ("complement", "as_described"),
+}
+
+
+def depths(key, *accuracies):
+    """Subnetwork at ``accuracies`` and ``key`` at 0.5, with 250 samples, at 2, 4, ... layers."""
+    tables = [
+        runs((SUBNETWORK, {250: each}), (key, {250: [0.5] * len(each)}), n_layer=2 * index)
+        for index, each in enumerate(accuracies, start=1)
+    ]
+    return pd.concat(tables)
+
+
+@pytest.mark.parametrize(("text", "key"), OTHERS.items())
+@pytest.mark.parametrize(
+    ("accuracies", "verdict"),
+    [
+        ([ABOVE], "reproduced"),
+        ([ABOVE, ABOVE], "reproduced"),
+        ([ABOVE, NEITHER], "partly"),
+        ([NEITHER, BELOW], "not reproduced"),
+        ([ABOVE, [0.1, 0.2]], "reproduced"),  # two seeds are too few to count
+        ([[0.7, 0.7]], "not run"),
+    ],
+)
+def test_verdict_on_a_lead(text, key, accuracies, verdict):
+    table = depths(key, *accuracies)
+    assert judged(table, text)[0] == verdict
+    for other in OTHERS.keys() - {text}:
+        assert judged(table, other)[0] == "not run"
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "verdict"),
+    [
+        ([ABOVE, NEITHER], "reproduced"),
+        ([NEITHER, BELOW], "partly"),
+        ([BELOW], "not reproduced"),
+        ([[0.7, 0.7]], "not run"),
+    ],
+)
+def test_verdict_on_as_good_as_the_full_model(accuracies, verdict):
+    assert judged(depths(FULL, *accuracies), "full model, or better")[0] == verdict
+
+
+@pytest.mark.parametrize(
+    ("over_random", "over_sampled", "verdict", "ours"),
+    [
+        ([0.4, 0.4], [0.4, 0.4], "reproduced", "above 0 at 2 of 2 depths"),
+        ([0.4, 0.4], [0.4, 0.6], "partly", "above 0 at 1 of 2 depths (not 4 layers)"),
+        ([0.6, 0.4], [0.4, 0.6], "not reproduced", "above 0 at 0 of 2 depths (not 2, 4 layers)"),
+        ([0.4], [0.4], "not run", "above 0 at 1 of 1 depths"),
+        ([0.4, 0.4], [], "not run", "no result"),
+    ],
+)
+def test_verdict_on_every_depth(over_random, over_sampled, verdict, ours):
+    tables = [
+        runs((key, {250: [value] * 3}), n_layer=2 * index)
+        for key, values in ((SUBNETWORK, [0.5, 0.5]), (RANDOM, over_random), (RELEASED, over_sampled))
+        for index, value in enumerate(values, start=1)
+    ]
+    assert judged(pd.concat(tables), "at every depth") == (verdict, "above 0 at 6 of 6 depths", ours)
+
+
+@pytest.mark.parametrize(
+    ("subnetwork", "full_model", "verdict", "ours"),
+    [  # published: 0.318 and 0.447
+        ([0.31, 0.32, 0.33], [0.44, 0.45, 0.46], "reproduced", "0.320 to 0.450, 2 of 2 points inside (100.0 %)"),
+        ([0.31, 0.32, 0.33], [0.54, 0.55, 0.56], "partly", "0.320 to 0.550, 1 of 2 points inside (50.0 %)"),
+        ([0.64, 0.65, 0.66], [0.54, 0.55, 0.56], "not reproduced", "0.550 to 0.650, 0 of 2 points inside (0.0 %)"),
+    ],
+)
+def test_verdict_without_disambiguation_samples(subnetwork, full_model, verdict, ours):
+    table = runs((SUBNETWORK, {0: subnetwork, 250: [0.1] * 3}), (FULL, {0: full_model}))
+    assert judged(table, "prefers a^2 + ab") == (verdict, "accuracy 0.318 to 0.447", "accuracy " + ours)
+
+
+def test_verdict_without_disambiguation_samples_not_run():
+    table = runs((SUBNETWORK, {0: [0.3, 0.3], 250: [0.6] * 3}))
+    assert judged(table, "prefers a^2 + ab") == ("not run", "accuracy 0.253 to 0.447", "no result")
+
+
+@pytest.mark.parametrize(
+    ("outside", "verdict", "ours"),
+    [
+        (24, "reproduced", "456 of 480 points inside (95.0 %)"),
+        (25, "partly", "455 of 480 points inside (94.8 %)"),
+        (240, "partly", "240 of 480 points inside (50.0 %)"),
+        (241, "not reproduced", "239 of 480 points inside (49.8 %)"),
+    ],
+)
+def test_verdict_on_agreement(outside, verdict, ours):
+    there = curves()
+    away = (there["published"] + 0.3).where(there["published"] < 0.6, there["published"] - 0.3)
+    table = pd.concat([
+        there.assign(test_accuracy=away.where(there.index < outside, there["published"]), seed=seed)
+        for seed in range(3)
+    ])  # fmt: skip
+    assert judged(table, "the published ones") == (verdict, "480 points", ours)
+
+
+def test_verdict_on_agreement_not_run():
+    assert judged(as_published(seeds=2), "the published ones") == ("not run", "480 points", "no result")
+
+
+def test_values_of_a_lead_by_hand():
+    # Published at 2 layers: 0.468 - 0.371 = 0.097 with 160 samples, 0.624 - 0.417 = 0.207 with 250. Not with 50.
+    ours = {50: ABOVE, 160: ABOVE, 250: ABOVE}
+    table = runs((SUBNETWORK, ours), (RANDOM, {n: [0.5] * 3 for n in ours}))
+    half = T2 * 0.01 / math.sqrt(3)
+    expected = ("reproduced", "+0.152 (2 layers)", f"+0.200 ± {half:.3f} (2 layers)")
+    assert judged(table, "than random initialisation") == expected
+
+
+def test_values_of_a_lead_list_the_depths():
+    verdict, paper, ours = judged(depths(FULL, ABOVE, BELOW), "full model, or better")
+    assert verdict == "partly"
+    assert paper == "+0.005 (2 layers); +0.076 (4 layers)"  # 0.624 - 0.619, 0.806 - 0.73
+    assert ours == "+0.200 ± 0.025 (2 layers); -0.200 ± 0.025 (4 layers)"
+
+
+def test_a_control_as_described_has_no_published_value():
+    assert judged(depths(DESCRIBED, ABOVE), "random subnetwork, as described")[1] == "no published value"
+
+
+def test_verdicts_of_no_runs_and_of_the_published_ones():
+    found = verdicts(runs())
+    assert list(found.columns) == ["claim", "source", "paper", "ours", "verdict", "rule"]
+    assert found["claim"].tolist() == [claim.text for claim in CLAIMS]
+    assert set(found["verdict"]) == {"not run"}
+    assert set(verdicts(as_published(MIN_SEEDS - 1))["verdict"]) == {"not run"}
+    found = verdicts(as_published())
+    described = found["claim"].str.endswith("as described")
+    assert set(found["verdict"][described]) == {"not run"}
+    # At 2 layers the full model is ahead of the subnetwork by 0.004, and equal seeds leave no interval.
+    full = found["claim"].str.contains("full model")
+    assert set(found["verdict"][full]) == {"partly"}
+    assert set(found["verdict"][~described & ~full]) == {"reproduced"}
