@@ -2,8 +2,9 @@
 
 ``{num}`03_transfer.subnetwork_250``` becomes the text that stands under ``numbers`` in
 ``results/<scale>/03_transfer.json``, and links to the notebook that computed it. The scale
-is the config value ``results_scale``, or stands in front: ``{num}`paper/05_causes.density```. A number that does not exist is a warning, so a
-build with ``-W`` fails.
+is the config value ``results_scale``, or stands in front of the name, as in
+``{num}`paper/05_causes.density```. A number that does not exist is a warning, so a build
+with ``-W`` fails.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     ```{run-card} 03_transfer
     ```
 
-(or ``paper/03_transfer``, with another scale than the book's) shows scale, seeds, device, wall time, commit and library version from
-``results/<scale>/03_transfer.json``, the command that repeats the run, and links to the
-table (CSV) and the record (JSON).
+(or ``paper/03_transfer``, for another scale than the book's) shows scale, seeds, device, wall
+time, commit and library version from ``results/<scale>/03_transfer.json``, the command that
+repeats the run, and links to the table (CSV) and the record (JSON).
 """
 
 from __future__ import annotations
