@@ -30,6 +30,7 @@ format: setup
 benchmark: setup ## training steps beside a plain loop, on an otherwise idle machine
 	$(BIN)/python benchmarks/step.py --agreement
 	$(BIN)/python benchmarks/step.py --layers 2 12 --rounds 4 --write
+	$(BIN)/python benchmarks/sweep.py --write
 
 setup: .venv/ready
 

@@ -52,7 +52,7 @@ def matmul_rate(dtype: torch.dtype) -> float:
     return 2 * 1024**3 / best
 
 
-def operations(n_layer: int, d: int = 128, positions: int = 3) -> float:
+def operations(n_layer: int, d: int = 128, positions: int = 3, numbers: int = NUMBERS) -> float:
     """Floating-point operations of the matrix products of one training step of one model.
 
     Only what the answer needs: the last layer's queries, projections and MLP at the last
@@ -60,28 +60,28 @@ def operations(n_layer: int, d: int = 128, positions: int = 3) -> float:
     """
     full = positions * 12 * d * d
     last = positions * 2 * d * d + (1 + 1 + 8) * d * d
-    head = d * (NUMBERS + 1)
+    head = d * (numbers + 1)
     return 3 * 2 * BATCH * ((n_layer - 1) * full + last + head)
 
 
 class Stage:
     """Data and starting points of one stage, and its variants as ``steps -> None``."""
 
-    def __init__(self, stage: str, n_layer: int, K: int) -> None:
-        self.stage, self.K = stage, K
-        self.models = [gpt2(vocab=NUMBERS + 1, n_layer=n_layer, seed=k).eval() for k in range(K)]
-        self.fresh = [gpt2(vocab=NUMBERS + 1, n_layer=n_layer, seed=100 + k).eval() for k in range(K)]
+    def __init__(self, stage: str, n_layer: int, K: int, numbers: int = NUMBERS) -> None:
+        self.stage, self.K, self.numbers = stage, K, numbers
+        self.models = [gpt2(vocab=numbers + 1, n_layer=n_layer, seed=k).eval() for k in range(K)]
+        self.fresh = [gpt2(vocab=numbers + 1, n_layer=n_layer, seed=100 + k).eval() for k in range(K)]
         self.names = maskable(self.models[0], include="transformer.h.*")
         self.masks = [
             {n: torch.rand(m.get_parameter(n).shape, generator=generator(k, n)) < 0.1 for n in self.names}
             for k, m in enumerate(self.models)
         ]
         self.f = ar.Computation.parse("a + ab")
-        self.sets = [ar.split_pairs(NUMBERS, [5000], generator(k, "pairs"))[0] for k in range(K)]
+        self.sets = [ar.split_pairs(numbers, [5000], generator(k, "pairs"))[0] for k in range(K)]
 
     def data(self, steps: int) -> ar.Samples:
         orders = [generator(k, "order") for k in range(self.K)]
-        return ar.samples(self.sets, self.f, p=P, numbers=NUMBERS, batch=BATCH, steps=steps, generators=orders)
+        return ar.samples(self.sets, self.f, p=P, numbers=self.numbers, batch=BATCH, steps=steps, generators=orders)
 
     def run_stack(self, steps: int, losses, dtype: torch.dtype) -> Trained:
         data = self.data(steps)

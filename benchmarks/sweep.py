@@ -1,0 +1,78 @@
+"""How long does the paper's transfer sweep take? The stack beside a plain loop, extrapolated.
+
+One seed at one depth: 17 numbers of disambiguation samples, 100 epochs each, for every
+start. The time of a training step is measured at the paper's vocabulary, both ways in
+turn; the steps of the sweep are counted. Evaluation and the early end of runs that have
+reached an accuracy of 1 are left out on both sides.
+
+    python benchmarks/sweep.py             # 2 and 12 layers, at least 200 interleaved steps
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import pandas as pd
+import torch
+from step import BATCH, Stage, matmul_rate, operations
+
+from sicore import results
+from sicore.experiments import MAIN_CONDITIONS
+from sicore.training import keep_freed_memory
+
+COUNTS = [0, 10, 16, 25, 40, 64, 100, 160, 250, 400, 640, 1000, 1600, 2500, 4000, 6400, 10000]
+AMBIGUOUS, EPOCHS = 1000, 100
+
+
+def sweep_steps(counts: list[int] = COUNTS) -> int:
+    """Training steps of one start over all numbers of samples."""
+    return sum(EPOCHS * -(-(AMBIGUOUS + n) // BATCH) for n in counts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, nargs="+", default=[2, 12])
+    parser.add_argument("--stack", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=50, help="in a turn")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--write", action="store_true", help="write the table to results/benchmark/sweep.csv")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    start, rows = time.monotonic(), []
+    rate = matmul_rate(torch.float32)
+    total = sweep_steps() * len(MAIN_CONDITIONS)
+    print(f"{total:,} steps a seed and depth; one thread, float32, matmul rate {rate / 1e9:.0f} GFLOP/s")
+    for n_layer in given.layers:
+        stage = Stage("transfer", n_layer, given.stack, numbers=1000)
+        variants = {"loop": stage.loop(torch.float32), "stack": stage.stacked(torch.float32)}
+        times: dict[str, list[float]] = {label: [] for label in variants}
+        for round_ in range(given.rounds + 1):
+            for label, go in variants.items():
+                steps = given.steps if round_ else 5  # the first turn warms up
+                began = time.perf_counter()
+                go(steps)
+                if round_:
+                    times[label].append((time.perf_counter() - began) / steps / given.stack)
+        ratio = statistics.median(a / b for a, b in zip(times["loop"], times["stack"], strict=True))
+        floor = operations(n_layer, numbers=1000) / rate
+        for label in variants:
+            seconds = statistics.median(times[label])
+            rows.append((
+                n_layer, label, round(1e3 * seconds, 2), round(total * seconds / 3600, 2),
+                round(ratio if label == "stack" else 1.0, 2), round(1e3 * floor, 2), f"{floor / seconds:.0%}",
+            ))  # fmt: skip
+            print(rows[-1], flush=True)
+    columns = [
+        "layers", "variant", "ms a model a step", "core hours a sweep", "times faster than the loop", "floor in ms",
+        "of peak",
+    ]  # fmt: skip
+    if given.write:
+        parameters = vars(given) | {"gflops": round(rate / 1e9), "steps_a_sweep": total}
+        results.write("sweep", "benchmark", pd.DataFrame(rows, columns=columns), parameters=parameters, began=start)
+
+
+if __name__ == "__main__":
+    main()

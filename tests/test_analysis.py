@@ -1,0 +1,96 @@
+"""Comparisons between starts, against numbers worked out by hand."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from sicore import analysis
+
+
+def runs(values):
+    """{(start, seed): accuracies at n = 0, 10} -> tidy table with one draw."""
+    return pd.DataFrame([
+        {"start": start, "seed": seed, "draw": 0, "n_disambiguation": n, "test_accuracy": value}
+        for (start, seed), row in values.items() for n, value in zip((0, 10), row, strict=True)
+    ])  # fmt: skip
+
+
+TABLE = runs({
+    ("good", 0): (0.5, 0.7), ("good", 1): (0.6, 0.8), ("good", 2): (0.6, 0.6),
+    ("half", 0): (0.4, 0.6), ("half", 1): (0.4, 0.6), ("half", 2): (0.5, 0.5),
+    ("base", 0): (0.4, 0.4), ("base", 1): (0.3, 0.3), ("base", 2): (0.4, 0.4),
+})  # fmt: skip
+
+
+def test_a_curve_is_averaged_over_its_sample_numbers():
+    means = analysis.curve_means(TABLE, ["start"]).set_index(["start", "seed"])["test_accuracy"]
+    assert means["good", 0] == pytest.approx(0.6)
+    assert means["base", 1] == pytest.approx(0.3)
+    assert len(means) == 9
+
+
+def test_leads_are_paired_by_seed():
+    leads = analysis.leads(TABLE, "base").set_index("start")
+    # good - base by seed: 0.2, 0.4, 0.2; half - base: 0.1, 0.2, 0.1; t(0.975, 2) = 4.302653.
+    assert leads.loc["good", "mean"] == pytest.approx(0.8 / 3)
+    deviation = math.sqrt(((0.2 - 0.8 / 3) ** 2 * 2 + (0.4 - 0.8 / 3) ** 2) / 2)
+    assert leads.loc["good", "half_width"] == pytest.approx(4.302653 * deviation / math.sqrt(3), rel=1e-6)
+    assert leads.loc["good", "verdict"] == "not told apart"
+    assert list(leads["seeds"]) == [3, 3]
+    assert "base" not in leads.index
+
+
+@pytest.mark.parametrize(
+    ("gaps", "verdict"), [((0.2, 0.2, 0.21), "above"), ((-0.2, -0.2, -0.21), "below"), ((0.1,), "one seed")]
+)
+def test_verdict_follows_the_interval(gaps, verdict):
+    table = runs({("a", seed): (0.5 + gap, 0.5 + gap) for seed, gap in enumerate(gaps)}
+                 | {("b", seed): (0.5, 0.5) for seed in range(len(gaps))})  # fmt: skip
+    assert analysis.leads(table, "b")["verdict"].tolist() == [verdict]
+
+
+def test_only_seeds_that_both_have_are_compared():
+    table = TABLE[~((TABLE["start"] == "base") & (TABLE["seed"] == 1))]
+    assert analysis.leads(table, "base")["seeds"].tolist() == [2, 2]
+
+
+def test_unknown_reference_is_named():
+    with pytest.raises(ValueError, match="reference = 'none': expected one of base, good, half"):
+        analysis.leads(TABLE, "none")
+
+
+def test_share_of_the_gain_is_one_half():
+    share, half = analysis.share_of_gain(TABLE, "half", "good", "base")
+    assert share == pytest.approx(0.5)
+    assert half == pytest.approx(0.0, abs=1e-9)
+
+
+def test_spreads_by_the_formula_for_two_by_two():
+    rows = [
+        {"start": "s", "seed": seed, "draw": draw, "n_disambiguation": 5, "test_accuracy": value}
+        for (seed, draw), value in {(0, 0): 0.2, (0, 1): 0.4, (1, 0): 0.7, (1, 1): 0.9}.items()
+    ]
+    found = analysis.spreads(pd.DataFrame(rows)).iloc[0]
+    # Within: variance of (0.2, 0.4) is 0.02. Means 0.3 and 0.8: variance 0.125, of which 0.02 / 2 is from within.
+    assert found["within"] == pytest.approx(math.sqrt(0.02))
+    assert found["between"] == pytest.approx(math.sqrt(0.125 - 0.01))
+    assert (found["bases"], found["draws"]) == (2, 2)
+
+
+def test_bases_that_do_not_differ_have_no_spread_of_their_own():
+    rows = [
+        {"start": "s", "seed": seed, "draw": draw, "n_disambiguation": 5, "test_accuracy": 0.5 + 0.1 * draw}
+        for seed in (0, 1) for draw in (0, 1)
+    ]  # fmt: skip
+    assert analysis.spreads(pd.DataFrame(rows))["between"].tolist() == [0.0]
+
+
+@pytest.mark.parametrize("keep", [lambda r: r["seed"] == 0, lambda r: r["draw"] == 0, lambda r: r.index != 3])
+def test_spreads_need_two_of_both_and_none_missing(keep):
+    rows = pd.DataFrame([
+        {"start": "s", "seed": seed, "draw": draw, "n_disambiguation": 5, "test_accuracy": 0.5}
+        for seed in (0, 1) for draw in (0, 1)
+    ])  # fmt: skip
+    with pytest.raises(ValueError, match="expected two or more of both"):
+        analysis.spreads(rows[keep(rows)])

@@ -1,0 +1,62 @@
+"""Every parameter of the chain reaches the argument that it stands for."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+from sicore import experiments, settings
+from sicore.experiments import Machine
+from sicore.runner import parameters_of
+
+NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "04_depths.ipynb"
+# Set by the notebook itself, or left at the paper's value.
+ELSEWHERE = {
+    "base_models": {"machine", "seeds", "weight_decay"},
+    "subnetworks": {
+        "machine", "bases", "final_temperature", "initial_logit", "skip_temperature", "weight_decay", "complete",
+    },
+    "transfers": {"machine", "found", "conditions", "inherit", "freeze", "draws"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def parameters():
+    values = {name: ast.literal_eval(entry["default"]) for name, entry in parameters_of(NOTEBOOK).items()}
+    return {**values, "n_layer": 2}
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine.open(store=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("stage", "function"), [("base", "base_models"), ("discovery", "subnetworks"), ("transfer", "transfers")]
+)
+def test_every_argument_of_a_stage_is_given(stage, function, parameters, machine):
+    given = getattr(settings, stage)(machine, parameters)
+    wanted = set(inspect.signature(getattr(experiments, function)).parameters)
+    assert set(given) == wanted - ELSEWHERE[function]
+
+
+def test_a_parameter_reaches_its_argument_and_a_change_wins(parameters, machine):
+    marked = {**parameters, "base_lr": 0.125, "subtask": "a^2", "transfer_batch": 17}
+    assert settings.base(machine, marked)["lr"] == 0.125
+    assert settings.discovery(machine, marked)["computation"] == "a^2"
+    assert settings.transfer(machine, marked)["batch"] == 17
+    assert settings.transfer(machine, marked, transfer_batch=3)["batch"] == 3
+
+
+def test_no_clipping_and_the_early_end_follow_from_the_transfer_parameters(parameters, machine):
+    assert settings.transfer(machine, parameters, transfer_clip=0.0)["clip"] is None
+    assert settings.transfer(machine, parameters, transfer_clip=2.0)["clip"] == 2.0
+    assert settings.transfer(machine, parameters, transfer_epochs=0)["target"] is None
+    assert settings.transfer(machine, parameters, transfer_epochs=5)["target"] == 1.0
+
+
+def test_missing_parameter_is_named(parameters, machine):
+    del parameters["base_lr"]
+    with pytest.raises(ValueError, match="parameters: base_lr are missing"):
+        settings.base(machine, parameters)
