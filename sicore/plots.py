@@ -293,10 +293,11 @@ def bases_and_draws(table: pd.DataFrame, starts: Sequence[str], labels: Mapping[
             own = table.loc[(table["start"] == start) & (table["seed"] == base), "test_accuracy"]
             axes.plot(own, [row] * len(own), "o", color=SKY, ms=5)
             axes.vlines(own.mean(), row - 0.32, row + 0.32, color=BLACK, lw=2)
-        axes.set(title=labels.get(start, start), xlabel=axis)
+        axes.set(title=labels.get(start, start))
         axes.set_yticks(range(len(bases)), [f"base {base}" for base in bases])
         axes.grid(axis="y", visible=False)
     panels[0][0].set_ylim(len(bases) - 0.4, -0.6)
+    figure.supxlabel(axis, fontsize=12)
     return figure
 
 

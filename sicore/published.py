@@ -158,8 +158,8 @@ def lead(table: pd.DataFrame, over: tuple[str, str], n_layer: int) -> tuple[floa
     >>> lead(pd.DataFrame(runs), ("full_model", ""), 2)
     (0.25, nan, 1)
     """
-    each = _differences(_runs(table), over, n_layer)
-    if not each.size:
+    each = _differences(_runs(table), over).get(n_layer)
+    if each is None:
         return math.nan, math.nan, 0
     return *mean_interval(each.mean(axis=1).tolist()), len(each)
 
@@ -228,29 +228,35 @@ def _runs(table: pd.DataFrame) -> pd.DataFrame:
     return runs
 
 
-def _differences(runs: pd.DataFrame, over: tuple[str, str], n_layer: int) -> pd.DataFrame:
-    """Subnetwork minus ``over``: a row a seed, a column a count, none missing."""
-    runs = runs[(runs["n_layer"] == n_layer) & runs["n_disambiguation"].between(*LEAD_COUNTS)]
+def _differences(runs: pd.DataFrame, over: tuple[str, str]) -> dict[int, pd.DataFrame]:
+    """Depth -> subnetwork minus ``over``: a row a seed, a column a count, none missing."""
+    runs = runs[runs["n_disambiguation"].between(*LEAD_COUNTS)]
 
     def wide(condition: str, behaviour: str) -> pd.DataFrame:
         rows = runs[(runs["condition"] == condition) & (runs["behaviour"] == behaviour)]
-        return rows.pivot(index="seed", columns="n_disambiguation", values="test_accuracy")
+        return rows.pivot(index=["n_layer", "seed"], columns="n_disambiguation", values="test_accuracy")
 
-    each = (wide("subnetwork", "") - wide(*over)).dropna(how="all")
-    return each.loc[:, each.notna().mean() >= 0.5].dropna()
+    both = (wide("subnetwork", "") - wide(*over)).dropna(how="all")
+    layers, found = both.index.get_level_values("n_layer"), {}
+    for depth in layers.unique():
+        each = both.loc[layers == depth].droplevel("n_layer")
+        each = each.loc[:, each.notna().mean() >= 0.5].dropna()
+        if each.size:
+            found[int(depth)] = each
+    return found
 
 
-def _published_leads(over: tuple[str, str]) -> dict[int, pd.Series]:
-    """Depth -> the published subnetwork's lead at each count."""
-    runs = curves().rename(columns={"published": "test_accuracy"}).assign(seed=0)
-    found = {depth: _differences(runs, over, depth) for depth in sorted(runs["n_layer"].unique())}
-    return {int(depth): each.iloc[0] for depth, each in found.items() if each.size}
+def _published_differences(over: tuple[str, str]) -> dict[int, pd.DataFrame]:
+    return _differences(curves().rename(columns={"published": "test_accuracy"}).assign(seed=0), over)
 
 
-def _judged_leads(table: pd.DataFrame, over: tuple[str, str]) -> dict[int, tuple[float, float]]:
+def _intervals(differences: dict[int, pd.DataFrame]) -> dict[int, tuple[float, float]]:
     """Depth -> mean lead and half-width, at depths with enough seeds."""
-    found = {int(depth): lead(table, over, depth) for depth in sorted(table["n_layer"].unique())}
-    return {depth: (mean, half) for depth, (mean, half, seeds) in found.items() if seeds >= MIN_SEEDS}
+    return {
+        depth: mean_interval(each.mean(axis=1).tolist())
+        for depth, each in differences.items()
+        if len(each) >= MIN_SEEDS
+    }
 
 
 def _verdict(holds: Sequence[bool]) -> str:
@@ -261,13 +267,14 @@ def _verdict(holds: Sequence[bool]) -> str:
 
 def _leads(table: pd.DataFrame, *, over: tuple[str, str], as_good: bool = False) -> tuple[str, str, str]:
     """Judge the lead over one start at each depth; ``as_good``: no worse will do."""
-    ours, there = _judged_leads(table, over), _published_leads(over)
+    here, there = _differences(table, over), _published_differences(over)
+    ours = _intervals(here)
     paper = []
     for depth, each in there.items():
         if depth in ours:
-            each = each[each.index.isin(_differences(table, over, depth).columns)]
-        if len(each) and (depth in ours or not ours):
-            paper.append(f"{each.mean():+.3f} ({depth} layers)")
+            each = each.loc[:, each.columns.isin(here[depth].columns)]
+        if each.size and (depth in ours or not ours):
+            paper.append(f"{each.to_numpy().mean():+.3f} ({depth} layers)")
     texts = [f"{'+' if mean >= 0 else ''}{plus_minus(mean, half, 3)} ({d} layers)" for d, (mean, half) in ours.items()]
     holds = [mean + half >= 0 if as_good else mean - half > 0 for mean, half in ours.values()]
     return "; ".join(paper) or "no published value", "; ".join(texts) or "no result", _verdict(holds)
@@ -276,9 +283,9 @@ def _leads(table: pd.DataFrame, *, over: tuple[str, str], as_good: bool = False)
 def _depths(table: pd.DataFrame) -> tuple[str, str, str]:
     """Judge the leads over the controls of figure 2 together, depth by depth."""
     controls = CONDITIONS["random_init"], CONDITIONS["sampled"]
-    first, second = (_published_leads(over) for over in controls)
-    there = [min(first[depth].mean(), second[depth].mean()) > 0 for depth in first]
-    one, other = (_judged_leads(table, over) for over in controls)
+    first, second = (_published_differences(over) for over in controls)
+    there = [min(first[depth].to_numpy().mean(), second[depth].to_numpy().mean()) > 0 for depth in first]
+    one, other = (_intervals(_differences(table, over)) for over in controls)
     holds = {d: min(mean - half for mean, half in (one[d], other[d])) > 0 for d in one if d in other}
     failing = ", ".join(str(depth) for depth, above in holds.items() if not above)
     ours = f"above 0 at {sum(holds.values())} of {len(holds)} depths" + (f" (not {failing} layers)" if failing else "")
