@@ -431,7 +431,9 @@ def _make(
         with tqdm(
             total=total, desc=f"{kind}: {len(missing)} to train", unit="step", unit_scale=True, mininterval=1
         ) as bar:
-            if machine.processes == 1 or len(chunks) == 1:
+            # Starting processes takes as long as this much work.
+            little = sum(_operations(spec) for spec in missing) < 5e11
+            if machine.processes == 1 or len(chunks) == 1 or (little and machine.device == "cpu"):
                 # First what no other process is at work on, then wait for those.
                 for wait_for_others in (False, True):
                     chunks = [
@@ -464,6 +466,13 @@ def _chunks(specs: Sequence[Spec], machine: Machine) -> list[list[Spec]]:
         size = -(-len(group) // parts)
         chunks += [group[i : i + size] for i in range(0, len(group), size)]
     return chunks
+
+
+def _operations(spec: Spec) -> float:
+    """Floating-point operations of a training, roughly: six for every weight, token and step."""
+    base = spec.get("source", spec).get("base", spec)
+    weights = 12 * base["n_layer"] * base["n_embd"] ** 2 + base["numbers"] * base["n_embd"]
+    return 6.0 * weights * 4 * spec["batch"] * spec["steps"]
 
 
 def _shared(spec: Spec) -> Spec:

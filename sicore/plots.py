@@ -273,6 +273,8 @@ def dots(
         axes.errorbar(mean, row, xerr=half, fmt="D", color=BLACK, ms=5, capsize=3, lw=1.6)
     axes.set_yticks(range(len(shown)), [labels.get(name, name) for name in shown])
     axes.invert_yaxis()
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, -0.03), min(high, 1.03))  # an interval from two seeds reaches far beyond any accuracy
     axes.set_xlabel(axis)
     axes.grid(axis="y", visible=False)
     return figure
