@@ -26,7 +26,17 @@ from sicore.files import write_text, written_aside
 from sicore.project import project_root
 
 _RECORDED = ("sicore", "torch", "transformers", "numpy", "pandas", "scipy")
-_OF_A_RUN = ("parameters", "seeds", "commit", "changed_since_commit", "versions", "device", "wall_seconds", "rows")
+_OF_A_RUN = (
+    "parameters",
+    "seeds",
+    "commit",
+    "changed_since_commit",
+    "versions",
+    "device",
+    "dtype",
+    "wall_seconds",
+    "rows",
+)
 
 
 def folder(scale: str) -> Path:
@@ -45,6 +55,7 @@ def write(
     numbers: Mapping[str, str] | None = None,
     figures: Mapping[str, Figure] | None = None,
     device: str = "cpu",
+    dtype: str | None = None,
     began: float | None = None,
     keys: Sequence[str] = (),
 ) -> Path:
@@ -68,6 +79,8 @@ def write(
         Key -> formatted text, for the ``{num}`` role of the book's pages.
     figures
         Suffix -> figure, saved as ``<name><suffix>.png`` beside the table.
+    dtype
+        Type of the matrix products that was really used (see :meth:`sicore.experiments.Machine.dtype`).
     began
         ``time.monotonic()`` at the start of the notebook, for the wall time.
     keys
@@ -98,6 +111,7 @@ def write(
         **_commit(),
         "versions": {"python": platform.python_version(), **{package: version(package) for package in _RECORDED}},
         "device": _device(device),
+        "dtype": dtype,
         "wall_seconds": None if began is None else round(time.monotonic() - began, 1),
     }
     csv, record = target / f"{name}.csv", target / f"{name}.json"

@@ -43,6 +43,7 @@ def facts(record: dict[str, Any]) -> dict[str, str]:
         "Scale": record.get("scale"),
         "Seeds": f"{len(seeds)} ({', '.join(map(str, seeds))})" if seeds else None,
         "Device": record.get("device"),
+        "Matrix products": record.get("dtype"),
         "Wall time": duration(record["wall_seconds"]) if record.get("wall_seconds") is not None else None,
         "Commit": f"{commit}, changed since" if commit and record.get("changed_since_commit") else commit,
         "Runs": f"{len(runs)}, merged into one table; above is the latest" if len(runs) > 1 else None,
