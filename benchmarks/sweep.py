@@ -6,6 +6,7 @@ turn; the steps of the sweep are counted. Evaluation and the early end of runs t
 reached an accuracy of 1 are left out on both sides.
 
     python benchmarks/sweep.py             # 2 and 12 layers, at least 200 interleaved steps
+    python benchmarks/sweep.py --count     # only count the operations of all depths and seeds
 """
 
 from __future__ import annotations
@@ -31,14 +32,40 @@ def sweep_steps(counts: list[int] = COUNTS) -> int:
     return sum(EPOCHS * -(-(AMBIGUOUS + n) // BATCH) for n in counts)
 
 
+def count_operations() -> pd.DataFrame:
+    """Matrix products of the transfers of params/sweep.yaml: all depths, starts and seeds.
+
+    Six operations for every weight, token and step, the loss on all four tokens. Bytes:
+    what AdamW has to move for every weight and step, reading weight, gradient and both
+    moments and writing all but the gradient, in float32.
+    """
+    width, vocabulary = 128, 1001
+    rows: list[tuple[str, int, int, float, float]] = []
+    for n_layer in (2, 4, 6, 8, 10, 12):
+        seeds = 5 if n_layer == 12 else 3
+        weights = 12 * n_layer * width**2 + vocabulary * width
+        steps = sweep_steps() * len(MAIN_CONDITIONS) * seeds
+        products, bytes_moved = 6 * weights * 4 * BATCH * steps / 1e15, 28 * weights * steps / 1e15
+        rows.append((str(n_layer), seeds, steps, products, bytes_moved))
+    rows.append(("all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])))  # type: ignore[arg-type]
+    columns = ["layers", "seeds", "steps", "operations (10^15)", "optimiser bytes (10^15)"]
+    return pd.DataFrame(rows, columns=columns).round(2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, nargs="+", default=[2, 12])
     parser.add_argument("--stack", type=int, default=8)
     parser.add_argument("--steps", type=int, default=50, help="in a turn")
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--write", action="store_true", help="write the table to results/benchmark/sweep.csv")
+    parser.add_argument("--count", action="store_true", help="count operations, time nothing")
+    parser.add_argument("--write", action="store_true", help="write the tables to results/benchmark/")
     given = parser.parse_args()
+    if given.count:
+        print(count_operations().to_string(index=False))
+        if given.write:
+            results.write("operations", "benchmark", count_operations(), parameters=vars(given))
+        return
     torch.set_num_threads(1)
     keep_freed_memory()
     start, rows = time.monotonic(), []
