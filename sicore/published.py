@@ -34,6 +34,8 @@ LEAD_COUNTS = (64, 2500)
 """First and last count of a lead: below, all starts are near the floor; above, most are near 1."""
 MIN_SEEDS = 3
 """Fewest seeds on which a claim is judged."""
+MARGIN = 0.02
+"""As good as another start: at most this much accuracy below it."""
 
 
 def curves() -> pd.DataFrame:
@@ -175,7 +177,7 @@ class Claim:
     source
         Where the paper makes or shows it.
     rule
-        When it counts as reproduced, partly, not reproduced, or not run.
+        When it counts as reproduced, partly, undecided, not reproduced, or not run.
     judge
         Runs -> (the paper's value, ours, verdict).
     """
@@ -193,7 +195,7 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Texts: ``claim``, ``source``, ``paper`` and ``ours`` (values), ``verdict``
-        ("reproduced", "partly", "not reproduced" or "not run") and ``rule``.
+        ("reproduced", "partly", "undecided", "not reproduced" or "not run") and ``rule``.
     """
     table = _runs(table)
     rows = [(claim.text, claim.source, *claim.judge(table), claim.rule) for claim in CLAIMS]
@@ -259,10 +261,18 @@ def _intervals(differences: dict[int, pd.DataFrame]) -> dict[int, tuple[float, f
     }
 
 
-def _verdict(holds: Sequence[bool]) -> str:
+def _verdict(holds: Sequence[bool | None]) -> str:
+    """Of one answer a depth; None where the interval leaves it open."""
     if not holds:
         return "not run"
-    return "reproduced" if all(holds) else "partly" if any(holds) else "not reproduced"
+    if any(holds):
+        return "reproduced" if all(holds) else "partly"
+    return "undecided" if None in holds else "not reproduced"
+
+
+def _above(mean: float, half: float, least: float = 0.0) -> bool | None:
+    """Is the interval above ``least``? False when all of it is below 0, None when it is neither."""
+    return True if mean - half > least else False if mean + half < 0 else None
 
 
 def _leads(table: pd.DataFrame, *, over: tuple[str, str], as_good: bool = False) -> tuple[str, str, str]:
@@ -276,7 +286,7 @@ def _leads(table: pd.DataFrame, *, over: tuple[str, str], as_good: bool = False)
         if each.size and (depth in ours or not ours):
             paper.append(f"{each.to_numpy().mean():+.3f} ({depth} layers)")
     texts = [f"{'+' if mean >= 0 else ''}{plus_minus(mean, half, 3)} ({d} layers)" for d, (mean, half) in ours.items()]
-    holds = [mean + half >= 0 if as_good else mean - half > 0 for mean, half in ours.values()]
+    holds = [_above(mean, half, -MARGIN if as_good else 0.0) for mean, half in ours.values()]
     return "; ".join(paper) or "no published value", "; ".join(texts) or "no result", _verdict(holds)
 
 
@@ -286,9 +296,12 @@ def _depths(table: pd.DataFrame) -> tuple[str, str, str]:
     first, second = (_published_differences(over) for over in controls)
     there = [min(first[depth].to_numpy().mean(), second[depth].to_numpy().mean()) > 0 for depth in first]
     one, other = (_intervals(_differences(table, over)) for over in controls)
-    holds = {d: min(mean - half for mean, half in (one[d], other[d])) > 0 for d in one if d in other}
+    both = {depth: (_above(*one[depth]), _above(*other[depth])) for depth in one if depth in other}
+    holds = {depth: False if False in each else None if None in each else True for depth, each in both.items()}
     failing = ", ".join(str(depth) for depth, above in holds.items() if not above)
-    ours = f"above 0 at {sum(holds.values())} of {len(holds)} depths" + (f" (not {failing} layers)" if failing else "")
+    ours = f"above 0 at {sum(map(bool, holds.values()))} of {len(holds)} depths" + (
+        f" (not {failing} layers)" if failing else ""
+    )
     verdict = _verdict(list(holds.values())) if len(holds) > 1 else "not run"
     return f"above 0 at {sum(there)} of {len(there)} depths", ours if holds else "no result", verdict
 
@@ -315,8 +328,8 @@ def _agreement(table: pd.DataFrame, *, unaided: bool = False) -> tuple[str, str,
 
 _LEAD = (
     f"Lead: test accuracy of the subnetwork minus the other's, paired by seed, averaged over {LEAD_COUNTS[0]} to "
-    f"{LEAD_COUNTS[1]:,} samples. Reproduced: its 95 % interval {{}} at every depth with {MIN_SEEDS} seeds or more; "
-    "partly: at some; not reproduced: at none."
+    f"{LEAD_COUNTS[1]:,} samples. Reproduced: its 95 % interval is above {{}} at every depth with {MIN_SEEDS} seeds "
+    "or more; partly: at some. Otherwise not reproduced, where the intervals are below 0, or undecided."
 )
 _INSIDE = (
     f"Of the points with {MIN_SEEDS} seeds or more: the published value is in the 95 % prediction interval of one "
@@ -324,8 +337,8 @@ _INSIDE = (
 )
 _DEPTHS = (
     "The leads over random initialisation and over the random subnetwork as released, as above, are both above 0: "
-    f"at every depth with {MIN_SEEDS} seeds or more of all three (reproduced), at some (partly), at none (not "
-    "reproduced). Not run: fewer than two such depths."
+    f"at every depth with {MIN_SEEDS} seeds or more of all three (reproduced), at some (partly). At none: not "
+    "reproduced, where an interval is below 0 at each, or undecided. Not run: fewer than two such depths."
 )
 _FIGURE, _APPENDIX = "section 4, figure 2", "appendix, curves by depth"
 _OTHERS = (
@@ -341,7 +354,7 @@ CLAIMS: tuple[Claim, ...] = (
         Claim(
             f"The discovered subnetwork learns the task from fewer disambiguation samples than {name}",
             source,
-            _LEAD.format("is above 0"),
+            _LEAD.format("0"),
             partial(_leads, over=over),
         )
         for name, source, over in _OTHERS
@@ -349,7 +362,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "The discovered subnetwork does as well as the full model, or better",
         _FIGURE,
-        _LEAD.format("reaches 0 or more"),
+        _LEAD.format(f"-{MARGIN}"),
         partial(_leads, over=("full_model", ""), as_good=True),
     ),
     Claim("The effect holds at every depth", _APPENDIX, _DEPTHS, _depths),

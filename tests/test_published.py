@@ -265,7 +265,8 @@ def depths(key, *accuracies):
         ([ABOVE], "reproduced"),
         ([ABOVE, ABOVE], "reproduced"),
         ([ABOVE, NEITHER], "partly"),
-        ([NEITHER, BELOW], "not reproduced"),
+        ([NEITHER, BELOW], "undecided"),
+        ([BELOW, BELOW], "not reproduced"),
         ([ABOVE, [0.1, 0.2]], "reproduced"),  # two seeds are too few to count
         ([[0.7, 0.7]], "not run"),
     ],
@@ -280,8 +281,11 @@ def test_verdict_on_a_lead(text, key, accuracies, verdict):
 @pytest.mark.parametrize(
     ("accuracies", "verdict"),
     [
-        ([ABOVE, NEITHER], "reproduced"),
-        ([NEITHER, BELOW], "partly"),
+        ([ABOVE, [0.5, 0.5, 0.5]], "reproduced"),
+        ([ABOVE, NEITHER], "partly"),
+        ([NEITHER, BELOW], "undecided"),
+        ([[0.475, 0.475, 0.475]], "not reproduced"),  # 0.025 below, more than the margin
+        ([[0.485, 0.485, 0.485]], "reproduced"),
         ([BELOW], "not reproduced"),
         ([[0.7, 0.7]], "not run"),
     ],
@@ -296,13 +300,14 @@ def test_verdict_on_as_good_as_the_full_model(accuracies, verdict):
         ([0.4, 0.4], [0.4, 0.4], "reproduced", "above 0 at 2 of 2 depths"),
         ([0.4, 0.4], [0.4, 0.6], "partly", "above 0 at 1 of 2 depths (not 4 layers)"),
         ([0.6, 0.4], [0.4, 0.6], "not reproduced", "above 0 at 0 of 2 depths (not 2, 4 layers)"),
+        ([[0.3, 0.5, 0.6], 0.4], [0.4, 0.6], "undecided", "above 0 at 0 of 2 depths (not 2, 4 layers)"),
         ([0.4], [0.4], "not run", "above 0 at 1 of 1 depths"),
         ([0.4, 0.4], [], "not run", "no result"),
     ],
 )
 def test_verdict_on_every_depth(over_random, over_sampled, verdict, ours):
     tables = [
-        runs((key, {250: [value] * 3}), n_layer=2 * index)
+        runs((key, {250: value if isinstance(value, list) else [value] * 3}), n_layer=2 * index)
         for key, values in ((SUBNETWORK, [0.5, 0.5]), (RANDOM, over_random), (RELEASED, over_sampled))
         for index, value in enumerate(values, start=1)
     ]
@@ -379,7 +384,5 @@ def test_verdicts_of_no_runs_and_of_the_published_ones():
     found = verdicts(as_published())
     described = found["claim"].str.endswith("as described")
     assert set(found["verdict"][described]) == {"not run"}
-    # At 2 layers the full model is ahead of the subnetwork by 0.004, and equal seeds leave no interval.
-    full = found["claim"].str.contains("full model")
-    assert set(found["verdict"][full]) == {"partly"}
-    assert set(found["verdict"][~described & ~full]) == {"reproduced"}
+    # At 2 layers the full model is ahead of the subnetwork, by less than the margin.
+    assert set(found["verdict"][~described]) == {"reproduced"}
