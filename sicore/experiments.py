@@ -488,13 +488,15 @@ def _run(
     kind: str, chunk: list[Spec], machine: Machine, job: Callable[..., None], progress: Any, wait_for_others: bool
 ) -> bool:
     """Make one chunk. False when another process is making it and we were not to wait for that."""
-    try:
-        with machine.store.lock(kind, {"chunk": chunk}, wait=wait_for_others), _one_thread(machine.device):
-            missing = [spec for spec in chunk if machine.store.get(kind, spec) is None]
-            if missing:
-                job(missing, machine, progress)
-    except TimeoutError:
-        return False
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(machine.store.lock(kind, {"chunk": chunk}, wait=wait_for_others))
+        except TimeoutError:
+            return False
+        held.enter_context(_one_thread(machine.device))
+        missing = [spec for spec in chunk if machine.store.get(kind, spec) is None]
+        if missing:
+            job(missing, machine, progress)
     return True
 
 
@@ -853,7 +855,8 @@ def _starts(specs: Sequence[Spec], machine: Machine) -> Iterator[tuple[Start, fl
 def _start(spec: Spec, params: Params, discovered: Subnetwork, fresh: Params, inherit: Sequence[str]) -> Start:
     copied = spec["copied"]
     if copied == "full_model":
-        return Start(params, {}, sum(tensor.numel() for tensor in params.values()))
+        # In the order of a fresh network: clipping adds up a stack's squares in the order of its first member.
+        return Start({name: params[name] for name in fresh}, {}, sum(tensor.numel() for tensor in params.values()))
     if copied == "nothing" and not inherit:
         return start(fresh)
     # One draw for both behaviours: one is the other's inverse.

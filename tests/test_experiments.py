@@ -1,20 +1,29 @@
+import contextlib
+import dataclasses
 import itertools
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 
 from sicore import experiments as ex
 from sicore.arithmetic import Computation
+from sicore.files import canonical_json
 from sicore.masking import parameter_groups
-from sicore.models import gpt2
+from sicore.models import gpt2, unstack
 from sicore.seeding import derive
+from sicore.store import Store
 from sicore.subnetwork import Subnetwork
 
 BASE = {
@@ -31,9 +40,9 @@ MOVE = {
 }  # fmt: skip
 
 
-def assert_same_runs(left, right):
+def assert_same_runs(left, right, **settings):
     """Equal in all but the time that they took."""
-    pd.testing.assert_frame_equal(left.drop(columns="seconds"), right.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(left.drop(columns="seconds"), right.drop(columns="seconds"), **settings)
 
 
 def open_machine(folder, **settings):
@@ -52,6 +61,28 @@ def made(tmp_path_factory):
     return machine, *chain(machine)
 
 
+def with_sources(made, folder, kinds=("base", "subnetwork"), **settings):
+    """A machine whose new store has what the runs start from, and no run."""
+    machine = open_machine(folder, **settings)
+    for kind in kinds:
+        shutil.copytree(made[0].store.root / kind, machine.store.root / kind)
+    return machine
+
+
+@pytest.fixture(scope="module")
+def everything(made, tmp_path_factory):
+    """Every condition, seed and number of samples, trained in one stack."""
+    machine = with_sources(made, tmp_path_factory.mktemp("everything"), stack=128)
+    return machine, ex.transfers(machine, made[2], **MOVE, conditions=tuple(ex.CONDITIONS))
+
+
+@pytest.fixture(scope="module")
+def whole(made, tmp_path_factory):
+    """A machine with complete subnetworks, and these."""
+    machine = with_sources(made, tmp_path_factory.mktemp("whole"), kinds=["base"])
+    return machine, ex.subnetworks(machine, made[1], **FIND, complete=True)
+
+
 @pytest.fixture
 def untrained(tmp_path, monkeypatch):
     """A machine on which the first step of any training fails."""
@@ -65,17 +96,41 @@ def untrained(tmp_path, monkeypatch):
 
 @pytest.fixture
 def untrained_with_sources(untrained, made):
-    for kind in ("base", "subnetwork"):
-        shutil.copytree(made[0].store.root / kind, untrained.store.root / kind)
-    return untrained
+    return with_sources(made, untrained.store.root, stack=1)
 
 
-def spec_of(found, condition, n=6, **changes):
-    settings = {
-        "computation": "a^2 + ab", "ambiguous": 12, "validation_pairs": 20, "test_pairs": 20,
-        "inherit": ["embeddings", "norms", "biases"], "freeze": True,
-    }  # fmt: skip
-    return {**settings, "condition": condition, "n_disambiguation": n, "source": found.spec, **changes}
+class Asked(Exception):
+    """Carries the specs that a stage asked for."""
+
+
+def specs_of(found, **settings):
+    """The specs of the runs that :func:`sicore.experiments.transfers` would read or make."""
+
+    def ask(kind, specs, machine, job):
+        raise Asked(specs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ex, "_make", ask)
+        with pytest.raises(Asked) as asked:
+            ex.transfers(None, found, **{**MOVE, **settings})
+    return asked.value.args[0]
+
+
+def spec_of(found, condition, n=6, **settings):
+    (spec,) = specs_of([found], conditions=[condition], n_disambiguation=[n], **settings)
+    return spec
+
+
+def start_of(found, condition, machine, **settings):
+    ((begin, density),) = ex._starts([spec_of(found, condition, **settings)], machine)
+    assert density == found.subnetwork.density
+    return begin
+
+
+def fresh_of(found, *draw):
+    """A new network's parameters, as the transfers of this seed should have them."""
+    base = found.spec["base"]
+    return dict(ex._build(base, seed=derive(base["seed"], "transfer", *draw)).named_parameters())
 
 
 def test_chain_gives_a_row_for_every_condition_seed_and_number_of_samples(made):
@@ -91,6 +146,15 @@ def test_chain_gives_a_row_for_every_condition_seed_and_number_of_samples(made):
     assert list(shares.columns) == ["agrees a^2 + ab", "agrees 2a^2", "agrees 2b^2", "agrees other"]
     assert shares.sum(axis=1).tolist() == pytest.approx([1.0] * len(table))
     assert table.best_step.isin([4, 8, 12]).all()
+    assert table.start.tolist() == [name for name in ex.MAIN_CONDITIONS for _ in range(4)]
+    assert table.start.tolist() == names.tolist()
+    assert set(table.start[~table.freeze]) == {"full_model"}
+    assert set(table.start[table.inherit == ""]) == {"random_initialisation"}
+    assert set(table.inherit[table.inherit != ""]) == {"embeddings, norms, biases"}
+    same = {"subtask": "ab", "task": "a^2 + ab", "n_layer": 1, "draw": 0, "steps": 12}
+    for name, value in same.items():
+        assert (table[name] == value).all(), name
+    assert (table.seconds > 0).all()
 
 
 def test_everything_is_found_again_without_training(made, monkeypatch):
@@ -125,12 +189,26 @@ def test_results_do_not_depend_on_the_stack(made, tmp_path):
     assert_same(made[1:], chain(open_machine(tmp_path, stack=1)))
 
 
-def test_results_do_not_depend_on_the_number_of_processes(made, tmp_path):
-    machine, _, found, table = made
-    for kind in ("base", "subnetwork"):
-        shutil.copytree(machine.store.root / kind, tmp_path / kind)
+@pytest.fixture
+def enough_work(monkeypatch):
+    """Any training is worth new processes; how often some were started."""
+    plain, started = ex._run_in_processes, []
+
+    def count(*args):
+        started.append(args)
+        plain(*args)
+
+    monkeypatch.setattr(ex, "_operations", lambda spec: 1e15)
+    monkeypatch.setattr(ex, "_run_in_processes", count)
+    return started
+
+
+def test_results_do_not_depend_on_the_number_of_processes(made, tmp_path, enough_work):
+    _, _, found, table = made
     conditions = ["subnetwork", "full_model"]
-    other = ex.transfers(open_machine(tmp_path, workers=2), found, **{**MOVE, "conditions": conditions})
+    machine = with_sources(made, tmp_path, workers=2)
+    other = ex.transfers(machine, found, **{**MOVE, "conditions": conditions})
+    assert len(enough_work) == 1
     expected = table[table.condition.isin(conditions)].reset_index(drop=True)
     assert_same_runs(expected, other, check_exact=True)
 
@@ -200,13 +278,26 @@ def test_pairs_for_training_validation_and_test_are_disjoint(made):
     assert all(a != b for a, b in validation | test)
 
 
+def test_seen_pairs_are_those_that_the_base_or_the_search_was_trained_on(made):
+    _, bases, found, table = made
+    source, every = found[0].spec, torch.cartesian_prod(torch.arange(12), torch.arange(12))
+    trained_on = as_set(ex._base_pairs(bases[0].spec)[0]) | as_set(ex._subtask_pairs(source)[0])
+    assert as_set(every[ex._seen(source, every)]) == trained_on
+    assert 80 < len(trained_on) < 144
+    test = as_set(ex._transfer_pairs(spec_of(found[0], "subnetwork"))[2])
+    rows = table[table.seed == 0]
+    assert (rows.unseen == len(test - trained_on)).all()
+    for row in rows.itertuples():  # unseen pairs answered right can be no more than all that were
+        assert 0 <= round(row.test_accuracy_unseen * row.unseen) <= round(row.test_accuracy * 20)
+
+
 def test_every_seed_has_pairs_and_weights_of_its_own(made):
     machine, bases, found, _ = made
     for pairs in (ex._base_pairs, ex._subtask_pairs):
         of_seed = [pairs(one.spec) for one in (bases if pairs is ex._base_pairs else found)]
         assert not any(torch.equal(a, b) for a, b in zip(*of_seed, strict=True))
     initial = [dict(ex._build(base.spec, seed=derive(base.spec["seed"], "base")).named_parameters()) for base in bases]
-    fresh = [ex._start(spec_of(one, "random_initialisation"), machine)[0].params for one in found]
+    fresh = [start_of(one, "random_initialisation", machine).params for one in found]
     for name in found[0].subnetwork.masks:
         drawn = [tensors[name] for tensors in (*initial, *fresh)]
         assert not any(torch.equal(a, b) for a, b in itertools.combinations(drawn, 2))
@@ -228,64 +319,117 @@ def test_training_sets_of_a_seed_are_nested_and_share_their_evaluation(made):
 
 def test_all_conditions_of_a_seed_share_pairs_and_fresh_weights(made):
     machine, _, found, _ = made
-    conditions = [name for name in ex.MAIN_CONDITIONS if name != "full_model"]
-    reference = dict(ex._start(spec_of(found[0], "random_initialisation"), machine)[0].params)
+    conditions = [name for name in ex.CONDITIONS if name != "full_model"]
+    reference = start_of(found[0], "random_initialisation", machine).params
+    assert all(torch.equal(tensor, reference[name]) for name, tensor in fresh_of(found[0]).items())
     pairs = ex._transfer_pairs(spec_of(found[0], "random_initialisation"))
     for condition in conditions:
-        begin, _ = ex._start(spec_of(found[0], condition), machine)
+        begin = start_of(found[0], condition, machine)
         for name, mask in begin.frozen.items():
             assert torch.equal(begin.params[name][~mask], reference[name][~mask])
         assert all(map(torch.equal, ex._transfer_pairs(spec_of(found[0], condition)), pairs))
-    other = ex._start(spec_of(found[1], "random_initialisation"), machine)[0].params
+    other = start_of(found[1], "random_initialisation", machine).params
     assert not torch.equal(other["transformer.wte.weight"], reference["transformer.wte.weight"])
 
 
-@pytest.mark.parametrize("condition", ex.MAIN_CONDITIONS)
-def test_every_condition_starts_as_it_says(made, condition):
-    machine, bases, found, table = made
-    sub, base = found[0].subnetwork, bases[0].params
-    begin, density = ex._start(spec_of(found[0], condition), machine)
-    assert density == pytest.approx(sub.density)
-    frozen = Subnetwork(begin.frozen, base) if begin.frozen else None
-    size = frozen.size if frozen else 0
-    unmasked = [name for name in base if name not in sub.masks]
-    assert size == {
-        "subnetwork": sub.size, "full_model": 0, "inherited_only": 0, "random_initialisation": 0,
-        "sampled_as_described": sub.size, "sampled_as_released": sub.total - sub.size,
-        "complement_as_described": sub.size, "complement_as_released": sub.total - sub.size,
-    }[condition]  # fmt: skip
-    for name, mask in begin.frozen.items():
-        assert torch.equal(begin.params[name][mask], base[name][mask])
-    if condition == "full_model":
-        assert all(torch.equal(begin.params[name], base[name]) for name in base)
-        assert begin.inherited == sum(tensor.numel() for tensor in base.values())
-    elif condition == "random_initialisation":
-        assert not any(torch.equal(begin.params[name], base[name]) for name in base)
-        assert begin.inherited == 0
+# One layer of width 16, 13 tokens, 4 positions: 3072 weights in the masked matrices, and beside them:
+GROUPS = {"embeddings": 13 * 16 + 4 * 16, "norms": 3 * 2 * 16, "biases": 48 + 16 + 64 + 16}
+ALL_GROUPS = tuple(GROUPS)
+# Condition -> (which masked weights are the base's, whether they are held, what else is the base's)
+STARTS = {
+    "subnetwork": ("subnetwork", True, ALL_GROUPS),
+    "full_model": ("all", False, ALL_GROUPS),
+    "sampled_as_described": ("as many", True, ALL_GROUPS),
+    "sampled_as_released": ("the rest", True, ALL_GROUPS),
+    "complement_as_described": ("as many outside", True, ALL_GROUPS),
+    "complement_as_released": ("the rest with it", True, ALL_GROUPS),
+    "inherited_only": ("none", True, ALL_GROUPS),
+    "random_initialisation": ("none", True, ()),
+    "subnetwork_trainable": ("subnetwork", False, ALL_GROUPS),
+    "sampled_as_described_trainable": ("as many", False, ALL_GROUPS),
+    "sampled_as_released_trainable": ("the rest", False, ALL_GROUPS),
+    "subnetwork_alone": ("subnetwork", True, ()),
+    "subnetwork_with_embeddings": ("subnetwork", True, ("embeddings",)),
+    "subnetwork_with_norms": ("subnetwork", True, ("norms",)),
+    "subnetwork_with_biases": ("subnetwork", True, ("biases",)),
+    "sampled_alone": ("as many", True, ()),
+    "embeddings_only": ("none", True, ("embeddings",)),
+}
+
+
+def test_conditions_are_those_that_are_described_here():
+    assert list(STARTS) == list(ex.CONDITIONS)
+    assert list(STARTS)[:8] == list(ex.MAIN_CONDITIONS)
+
+
+@pytest.mark.parametrize("condition", STARTS)
+def test_every_condition_starts_as_it_says(made, everything, condition):
+    machine, bases, found, _ = made
+    chosen, held, groups = STARTS[condition]
+    sub, base, fresh = found[0].subnetwork, bases[0].params, fresh_of(found[0])
+    begin = start_of(found[0], condition, machine)
+    kinds = parameter_groups(gpt2(vocab=13, n_layer=1, n_embd=16, n_head=2))
+    inherited = {name for group in groups for name in kinds[group]}
+    assert begin.params.keys() == base.keys()
+    for name in base.keys() - sub.masks.keys():
+        assert not torch.equal(base[name], fresh[name])
+        assert torch.equal(begin.params[name], (base if name in inherited else fresh)[name]), name
+    copied = {name: begin.params[name] == base[name] for name in sub.masks}
+    for name, mask in sub.masks.items():
+        assert torch.equal(begin.params[name][~copied[name]], fresh[name][~copied[name]]), name
+        size = int(mask.sum())
+        assert int(copied[name].sum()) == {
+            "subnetwork": size, "as many": size, "as many outside": size, "the rest": mask.numel() - size,
+            "the rest with it": mask.numel() - size, "all": mask.numel(), "none": 0,
+        }[chosen], name  # fmt: skip
+        if chosen == "subnetwork":
+            assert torch.equal(copied[name], mask)
+        elif chosen == "as many outside":
+            assert not (copied[name] & mask).any()
+        elif chosen == "the rest with it":
+            assert bool(copied[name][mask].all())
+        elif chosen in ("as many", "the rest"):  # drawn from inside and outside alike
+            assert 0 < int((copied[name] & mask).sum()) < min(size, int(copied[name].sum()))
+    size = sum(int(mask.sum()) for mask in copied.values())
+    if held and size:
+        assert begin.frozen.keys() == sub.masks.keys()
+        assert all(torch.equal(mask, copied[name]) for name, mask in begin.frozen.items())
     else:
-        assert all(torch.equal(begin.params[name], base[name]) for name in unmasked)
-        assert begin.inherited == sum(base[name].numel() for name in unmasked)
-        same = sum(int((begin.params[name] == base[name]).sum()) for name in sub.masks)
-        assert same == size
-    if condition == "subnetwork":
-        assert frozen == Subnetwork(sub.masks, base)
-    if condition == "complement_as_described":
-        assert (frozen & Subnetwork(sub.masks, base)).size == 0
-    if condition == "complement_as_released":
-        assert (frozen & Subnetwork(sub.masks, base)).size == sub.size
-    label, _, behaviour = condition.partition("_as_")
-    rows = table[
-        (table.condition == label) & (table.behaviour == (f"as_{behaviour}" if behaviour else "")) & (table.seed == 0)
-    ]
+        assert not any(bool(mask.any()) for mask in begin.frozen.values())
+    assert {group: sum(base[name].numel() for name in kinds[group]) for group in GROUPS} == GROUPS
+    beside = 3584 if condition == "full_model" else sum(GROUPS[group] for group in groups)
+    assert begin.inherited == beside
+    rows = everything[1][(everything[1].start == condition) & (everything[1].seed == 0)]
     assert len(rows) == 2
-    assert (rows.frozen == size).all()
-    assert (rows.inherited == begin.inherited).all()
+    assert (rows.frozen == (size if held else 0)).all()
+    assert (rows.inherited == beside).all()
+    assert rows["inherit"].tolist() == [", ".join(groups)] * 2
+    assert rows["freeze"].tolist() == [held] * 2
+    assert rows.density.tolist() == [sub.density] * 2
+
+
+def test_released_controls_invert_the_described_ones(made):
+    machine, _, found, _ = made
+    for control in ("sampled", "complement"):
+        described = start_of(found[0], f"{control}_as_described", machine).frozen
+        released = start_of(found[0], f"{control}_as_released", machine).frozen
+        assert all(torch.equal(mask, ~released[name]) for name, mask in described.items())
+
+
+@pytest.mark.parametrize("condition", ["subnetwork", "sampled_as_described", "sampled_as_released"])
+def test_trainable_conditions_start_from_the_weights_of_the_held_ones(made, condition):
+    machine, _, found, _ = made
+    held, loose = (start_of(found[0], name, machine) for name in (condition, f"{condition}_trainable"))
+    assert all(torch.equal(held.params[name], loose.params[name]) for name in held.params)
+    assert any(bool(mask.any()) for mask in held.frozen.values())
+    assert loose.frozen == {}
+    assert loose.inherited == held.inherited
 
 
 @pytest.mark.parametrize("condition", ["sampled_as_described", "complement_as_described"])
 def test_controls_of_two_seeds_are_independent_draws(made, condition):
     machine, _, found, _ = made
-    masks = [ex._start(spec_of(one, condition), machine)[0].frozen for one in found]
+    masks = [start_of(one, condition, machine).frozen for one in found]
     one, other = (Subnetwork(mask, found[0].subnetwork.weights) for mask in masks)
     shared = one.overlap(other).iloc[-1]
     expected = shared.by_chance
@@ -299,8 +443,8 @@ def test_controls_of_two_seeds_are_independent_draws(made, condition):
 @pytest.mark.parametrize("groups", [[], ["norms"], ["embeddings", "biases"]])
 def test_only_the_named_groups_are_inherited(made, groups):
     machine, bases, found, _ = made
-    begin, _ = ex._start(spec_of(found[0], "subnetwork", inherit=groups), machine)
-    fresh = ex._start(spec_of(found[0], "random_initialisation"), machine)[0].params
+    begin = start_of(found[0], "subnetwork", machine, inherit=groups)
+    fresh = start_of(found[0], "random_initialisation", machine).params
     kinds = parameter_groups(gpt2(vocab=13, n_layer=1, n_embd=16, n_head=2))
     names = {name for group in groups for name in kinds[group]}
     for name in begin.params.keys() - begin.frozen.keys():
@@ -308,17 +452,353 @@ def test_only_the_named_groups_are_inherited(made, groups):
     assert begin.inherited == sum(fresh[name].numel() for name in names)
 
 
+def test_arguments_decide_only_what_a_condition_leaves_open(made):
+    found = made[2]
+    for name, condition in ex.CONDITIONS.items():
+        spec = spec_of(found[0], name, inherit=["norms"], freeze=False)
+        assert spec["inherit"] == (["norms"] if condition.inherit is None else list(condition.inherit))
+        assert spec["freeze"] is False  # no condition insists on holding
+        plain = spec_of(found[0], name)
+        assert plain["inherit"] == list(STARTS[name][2])
+        assert plain["freeze"] == STARTS[name][1]
+
+
 def test_subnetwork_that_is_not_frozen_starts_from_the_same_weights(made):
     machine, _, found, _ = made
-    held, _ = ex._start(spec_of(found[0], "subnetwork"), machine)
-    loose, _ = ex._start(spec_of(found[0], "subnetwork", freeze=False), machine)
+    held = start_of(found[0], "subnetwork", machine)
+    loose = start_of(found[0], "subnetwork", machine, freeze=False)
     assert loose.frozen == {}
     assert all(torch.equal(held.params[name], loose.params[name]) for name in held.params)
 
 
-def test_missing_source_is_named(made, tmp_path):
-    with pytest.raises(FileNotFoundError, match="seed 0 has gone from the store"):
-        ex._start(spec_of(made[2][0], "subnetwork"), open_machine(tmp_path))
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        ([], "base model of seed 0 has gone from the store"),
+        (["subnetwork"], "base model of seed 0 has gone from the store"),
+        (["base"], "subnetwork of seed 0 has gone from the store"),
+    ],
+)
+def test_missing_source_is_named(made, tmp_path, kinds, message):
+    with pytest.raises(FileNotFoundError, match=message):
+        list(ex._starts([spec_of(made[2][0], "subnetwork")], with_sources(made, tmp_path, kinds)))
+
+
+# Stacks
+
+
+def trained(machine, specs):
+    """Final parameters and metadata of transfers that are trained in one stack."""
+    plain, results = ex.transfer, []
+
+    def keep(*args, **settings):
+        results.append(plain(*args, **settings))
+        return results[-1]
+
+    assert len({canonical_json(ex._shared(spec)) for spec in specs}) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ex, "transfer", keep)
+        ex._train_transfers(specs, machine, lambda steps: None)
+    (result,) = results
+    metas = [machine.store.get("transfer", spec)[1] for spec in specs]
+    return [(unstack(result.params, k), {**meta, "seconds": 0}) for k, meta in enumerate(metas)]
+
+
+def assert_same_training(one, other):
+    (params, meta), (other_params, other_meta) = one, other
+    assert meta == other_meta  # with the loss at every evaluation
+    assert params.keys() == other_params.keys()
+    assert all(torch.equal(params[name], other_params[name]) for name in params)
+
+
+SHORT = {"steps": 6, "every": 3, "draws": (0, 2)}
+
+
+def assert_a_mixed_stack_equals_single_runs(machine, found, conditions, dtype):
+    specs = specs_of(found, conditions=conditions, dtype=dtype, **SHORT)
+    assert len(specs) == 8 * len(conditions)
+    together = trained(machine, specs)
+    # Every condition once, and every seed, draw and number of samples.
+    for i, condition in enumerate(conditions):
+        k = 8 * i + i % 8
+        (alone,) = trained(machine, [specs[k]])
+        assert specs[k]["copied"] == ex.CONDITIONS[condition].copied
+        assert_same_training(alone, together[k])
+
+
+MIXED = [name for name in ex.CONDITIONS if name != "full_model"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_runs_in_a_mixed_stack_equal_single_runs_to_the_bit(made, dtype):
+    assert_a_mixed_stack_equals_single_runs(made[0], made[2], MIXED, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_runs_from_complete_subnetworks_in_a_mixed_stack_equal_single_runs_to_the_bit(whole, dtype):
+    conditions = [
+        "subnetwork_alone",
+        "sampled_alone",
+        "inherited_only",
+        "random_initialisation",
+        "subnetwork_trainable",
+    ]
+    assert_a_mixed_stack_equals_single_runs(*whole, conditions, dtype)
+
+
+@pytest.mark.parametrize("first", ["subnetwork", "full_model"])
+def test_full_model_in_a_mixed_stack_equals_a_single_run_to_the_bit(made, first):
+    machine, found = made[0], made[2]
+    both = [first, *{"subnetwork", "full_model"} - {first}]
+    specs = specs_of(found, conditions=both, **SHORT)
+    together = trained(machine, specs)
+    for spec, one in zip(specs, together, strict=True):
+        (alone,) = trained(machine, [spec])
+        assert_same_training(alone, one)
+
+
+def test_every_condition_in_one_stack_gives_the_results_of_smaller_stacks(made, everything):
+    table = everything[1]
+    assert len(table) == len(ex.CONDITIONS) * 4
+    same = table[table.start.isin(ex.MAIN_CONDITIONS)].reset_index(drop=True)
+    assert_same_runs(same, made[3], check_exact=True)
+
+
+def test_runs_of_one_length_share_a_stack_whatever_they_start_from(made, whole, tmp_path):
+    machine = open_machine(tmp_path, stack=1024)
+    found = [*made[2], dataclasses.replace(made[2][0], spec={**made[2][0].spec, "penalty": 1e-3})]
+    specs = specs_of(found, conditions=tuple(ex.CONDITIONS), draws=(0, 1))
+    assert list(map(len, ex._chunks(specs, machine))) == [len(ex.CONDITIONS) * 3 * 2 * 2]
+    others = specs_of(made[2], conditions=["subnetwork"])
+    for change in (
+        {"lr": 1e-3}, {"target": 1.0}, {"dtype": "bfloat16"}, {"computation": "ab"}, {"all_positions": True},
+        {"test_pairs": 19}, {"ambiguous": 11},
+    ):  # fmt: skip
+        mixed = [*others, *specs_of(made[2], conditions=["subnetwork"], **change)]
+        assert list(map(len, ex._chunks(mixed, machine))) == [4, 4], change
+    assert list(map(len, ex._chunks([*others, *specs_of(whole[1], conditions=["subnetwork"])], machine))) == [4, 4]
+
+
+# Lengths of runs
+
+
+def history_steps(machine, spec):
+    return [row["step"] for row in machine.store.get("transfer", spec)[1]["history"]]
+
+
+def test_epochs_give_every_training_set_a_length_of_its_own(made, tmp_path):
+    machine, found = with_sources(made, tmp_path), made[2][:1]
+    settings = {"conditions": ["subnetwork", "random_initialisation"], "epochs": 5}
+    table = ex.transfers(machine, found, **{**MOVE, **settings})
+    # 12 samples are 2 steps of 8, 18 samples are 3.
+    assert table.n_disambiguation.tolist() == [0, 6, 0, 6]
+    assert table.steps.tolist() == [10, 15, 10, 15]
+    specs = specs_of(found, **settings)
+    assert [(spec["steps"], spec["every"]) for spec in specs] == [(10, 2), (15, 3)] * 2
+    histories = [history_steps(machine, spec) for spec in specs]
+    assert histories == [[2, 4, 6, 8, 10], [3, 6, 9, 12, 15]] * 2
+    chunks = ex._chunks(specs, machine)
+    assert sorted([spec["n_disambiguation"] for spec in chunk] for chunk in chunks) == [[0, 0], [6, 6]]
+
+
+@pytest.mark.parametrize(
+    ("ambiguous", "n", "batch", "epoch"), [(12, 6, 8, 3), (8, 0, 8, 1), (8, 1, 8, 2), (12, 4, 16, 1), (1, 0, 8, 1)]
+)
+def test_an_epoch_ends_with_a_batch_that_need_not_be_full(made, ambiguous, n, batch, epoch):
+    spec = spec_of(made[2][0], "subnetwork", n, ambiguous=ambiguous, batch=batch, epochs=7)
+    assert (spec["steps"], spec["every"]) == (7 * epoch, epoch)
+
+
+def test_epochs_stand_in_place_of_steps(made):
+    found = made[2]
+    in_epochs = [specs_of(found, epochs=3, steps=steps, every=every) for steps, every in ((5, 1), (50, 7))]
+    assert in_epochs[0] == in_epochs[1]
+    assert specs_of(found, epochs=0) == specs_of(found)
+    assert {(spec["steps"], spec["every"]) for spec in specs_of(found, epochs=0)} == {(12, 4)}
+
+
+def test_stopping_at_a_perfect_validation_changes_no_result(made, tmp_path):
+    machine, found = with_sources(made, tmp_path, stack=64), made[2]
+    # With a single pair to validate on, many a run is soon perfect, and many a run never is.
+    settings = {
+        **MOVE, "conditions": ["subnetwork", "full_model", "random_initialisation"], "draws": (0, 1, 2),
+        "validation_pairs": 1, "lr": 1e-2, "every": 2, "steps": 16,
+    }  # fmt: skip
+    full, stopped = (ex.transfers(machine, found, **settings, target=target) for target in (None, 1.0))
+    lasting = [name for name in full.columns if name not in ("steps", "last_validation_accuracy", "seconds")]
+    assert {"test_accuracy", "validation_accuracy", "best_step", "test_accuracy_unseen"} <= set(lasting)
+    pd.testing.assert_frame_equal(full[lasting], stopped[lasting], check_exact=True)
+    early = stopped.steps < 16
+    assert early.any()
+    assert not early.all()
+    assert (full.steps == 16).all()
+    assert (early == ((full.validation_accuracy == 1) & (full.best_step < 16))).all()
+    assert (stopped.steps[early] == stopped.best_step[early]).all()
+    assert (stopped.steps[~early] == 16).all()
+    assert (stopped.last_validation_accuracy[early] == 1).all()
+    names = {key: value for key, value in settings.items() if key not in MOVE or MOVE[key] != value}
+    for spec, other, steps in zip(
+        specs_of(found, **names), specs_of(found, **names, target=1.0), stopped.steps, strict=True
+    ):
+        whole, part = (machine.store.get("transfer", one)[1]["history"] for one in (spec, other))
+        assert part == whole[: steps // 2]
+
+
+# Complete subnetworks
+
+
+EMBEDDINGS = ("transformer.wte.weight", "transformer.wpe.weight")
+
+
+def plainly(params):
+    """With norms at 1 and biases at 0."""
+    plain = dict(params)
+    for name in params:
+        if ".ln_" in name:
+            plain[name] = torch.full_like(params[name], float(name.endswith("weight")))
+        elif name.endswith("bias"):
+            plain[name] = torch.zeros_like(params[name])
+    return plain
+
+
+def test_complete_subnetwork_masks_the_embeddings_too(made, whole):
+    for base, one, other in zip(made[1], whole[1], made[2], strict=True):
+        assert one.subnetwork.masks.keys() == {*other.subnetwork.masks, *EMBEDDINGS}
+        assert one.subnetwork.total == 3072 + GROUPS["embeddings"]
+        for name in EMBEDDINGS:
+            assert 0 < int(one.subnetwork.masks[name].sum()) < one.subnetwork.masks[name].numel()
+        assert one.meta["density"] == pytest.approx(one.subnetwork.density)
+        assert one.history.density.iloc[-1] == pytest.approx(one.subnetwork.density, abs=1e-6)
+        expected = plainly(base.params)
+        assert sum(not torch.equal(expected[name], base.params[name]) for name in expected) == 3 * 2 + 4
+        assert all(torch.equal(one.subnetwork.weights[name], expected[name]) for name in expected)
+
+
+def test_accuracies_of_complete_subnetworks_are_those_of_hugging_face_models(made, whole):
+    for base, one in zip(made[1], whole[1], strict=True):
+        masks, test, source = one.subnetwork.masks, ex._subtask_pairs(one.spec)[2], plainly(base.params)
+        inside = {name: w * masks[name] if name in masks else w for name, w in source.items()}
+        outside = {name: w * ~masks[name] if name in masks else w for name, w in source.items()}
+        expected = {
+            "accuracy": (inside, "ab"), "accuracy_base_task": (inside, "a + ab"), "accuracy_ablated": (outside, "ab"),
+            "accuracy_full_model": (source, "ab"), "accuracy_full_model_base_task": (source, "a + ab"),
+        }  # fmt: skip
+        for name, (params, computation) in expected.items():
+            assert one.meta[name] == pytest.approx(hugging_face_accuracy(params, test, computation, base.spec)), name
+
+
+def test_complete_subnetwork_needs_nothing_beside_itself(made, whole):
+    machine, found = whole
+    base, masks, fresh = made[1][0].params, found[0].subnetwork.masks, fresh_of(found[0])
+    begin = start_of(found[0], "subnetwork_alone", machine)
+    assert begin.inherited == 0
+    assert begin.frozen.keys() == masks.keys()
+    for name, tensor in begin.params.items():
+        mask = masks.get(name, torch.zeros_like(tensor, dtype=torch.bool))
+        assert torch.equal(tensor, torch.where(mask, base[name], fresh[name]))
+        assert torch.equal(begin.frozen.get(name, mask), mask)
+    # What is searched and what it is put into agree in all that is not masked, so that to inherit changes nothing.
+    assert all(
+        torch.equal(tensor, found[0].subnetwork.weights[name]) for name, tensor in fresh.items() if name not in masks
+    )
+    for condition, beside in {"subnetwork": 240, "subnetwork_with_embeddings": 0, "subnetwork_with_norms": 96}.items():
+        other = start_of(found[0], condition, machine)
+        assert other.inherited == beside
+        assert all(torch.equal(tensor, begin.params[name]) for name, tensor in other.params.items())
+        assert all(torch.equal(mask, begin.frozen[name]) for name, mask in other.frozen.items())
+
+
+@pytest.mark.parametrize("inherit", [("embeddings",), ("embeddings", "norms", "biases"), ("tokens", "embeddings")])
+def test_masked_names_are_not_inherited(whole, inherit):
+    machine, found = whole
+    begin, fresh = start_of(found[0], "inherited_only", machine, inherit=inherit), fresh_of(found[0])
+    assert all(torch.equal(begin.params[name], fresh[name]) for name in fresh)
+    assert begin.inherited == sum(GROUPS[group] for group in inherit if group in ("norms", "biases"))
+
+
+def test_full_model_with_a_complete_subnetwork_is_the_base_itself(made, whole):
+    begin = start_of(whole[1][0], "full_model", whole[0])
+    assert all(torch.equal(begin.params[name], tensor) for name, tensor in made[1][0].params.items())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_complete_search_does_not_depend_on_the_stack(tmp_path, dtype):
+    machines = [open_machine(tmp_path / str(stack), stack=stack) for stack in (8, 1)]
+    # 13 tokens of width 32: a processor takes 32 numbers at once, and rounds the rest of a tensor otherwise.
+    bases = [ex.base_models(machine, (0, 1), **{**BASE, "n_embd": 32, "steps": 10}) for machine in machines]
+    found = [
+        ex.subnetworks(machine, models, **{**FIND, "every": 1}, complete=True, dtype=dtype)
+        for machine, models in zip(machines, bases, strict=True)
+    ]
+    for one, other in zip(*found, strict=True):
+        assert one.subnetwork == other.subnetwork
+        assert one.meta["history"] == other.meta["history"]
+        assert len(one.history) == 20
+
+
+# Several draws
+
+
+def test_first_draw_is_what_there_is_without_the_argument(made, tmp_path):
+    _, _, found, table = made
+    conditions = ["subnetwork", "sampled_as_described", "random_initialisation"]
+    machine = with_sources(made, tmp_path, stack=64)
+    drawn = ex.transfers(machine, found, **{**MOVE, "conditions": conditions, "draws": (0, 3)})
+    assert len(drawn) == 2 * 12
+    first = drawn[drawn.draw == 0].reset_index(drop=True)
+    assert_same_runs(first, table[table.start.isin(conditions)].reset_index(drop=True), check_exact=True)
+    other = drawn[drawn.draw == 3].reset_index(drop=True)
+    same = ["start", "seed", "n_disambiguation", "frozen", "inherited", "density"]
+    pd.testing.assert_frame_equal(first[same], other[same])
+    histories = [
+        machine.store.get("transfer", spec)[1]["history"]
+        for spec in specs_of(found, conditions=conditions, draws=(0, 3))
+    ]
+    assert len({canonical_json([row["loss"] for row in history]) for history in histories}) == len(histories)
+
+
+def test_every_draw_has_fresh_weights_and_pairs_of_its_own(made):
+    machine, bases, found, _ = made
+    draws = (0, 1, 2)
+    words = [(), ("draw", 1), ("draw", 2)]
+    fresh = [start_of(found[0], "random_initialisation", machine, draws=[draw]).params for draw in draws]
+    for params, word in zip(fresh, words, strict=True):
+        assert all(torch.equal(params[name], tensor) for name, tensor in fresh_of(found[0], *word).items())
+    pairs = [ex._transfer_pairs(spec_of(found[0], "subnetwork", draws=[draw])) for draw in draws]
+    masks = [start_of(found[0], "sampled_as_described", machine, draws=[draw]).frozen for draw in draws]
+    outside = [start_of(found[0], "complement_as_described", machine, draws=[draw]).frozen for draw in draws]
+    for i, j in itertools.combinations(range(3), 2):
+        for name in found[0].subnetwork.masks:
+            assert not (fresh[i][name] == fresh[j][name]).any()
+            assert not torch.equal(masks[i][name], masks[j][name])
+            assert not torch.equal(outside[i][name], outside[j][name])
+        for one, other in zip(pairs[i], pairs[j], strict=True):
+            assert one.shape == other.shape
+            assert not torch.equal(one, other)
+    begins = [start_of(found[0], "subnetwork", machine, draws=[draw]) for draw in draws]
+    for begin in begins:
+        for name, mask in found[0].subnetwork.masks.items():
+            assert torch.equal(begin.frozen[name], mask)
+            assert torch.equal(begin.params[name][mask], bases[0].params[name][mask])
+    full = [start_of(found[0], "full_model", machine, draws=[draw]).params for draw in draws]
+    assert all(torch.equal(params[name], bases[0].params[name]) for params in full for name in params)
+    seeds = {ex._transfer_seed(spec) for spec in specs_of(found, draws=draws)}  # of dropout and of the samples' order
+    assert len(seeds) == 6
+
+
+def test_pairs_are_drawn_once_and_stay_as_they_are(made):
+    _, bases, found, _ = made
+    base, spec = bases[0].spec, spec_of(found[0], "subnetwork")
+    for again in (lambda: ex._base_pairs(base)[0], lambda: ex._transfer_pairs(spec)[1]):
+        assert again() is again()
+    # After all that was done with them.
+    plain = ex._split.__wrapped__(12, (80, 20, 20), base["seed"], "base")
+    assert all(map(torch.equal, ex._base_pairs(base), plain))
+    plain = ex._split.__wrapped__(12, (80, 20, 20), base["seed"], "discovery")
+    assert all(map(torch.equal, ex._subtask_pairs(found[0].spec), plain))
+    ambiguous, validation, test, pool = ex._drawn_pairs.__wrapped__(12, base["seed"], 0, 12, 20, 20)
+    expected = torch.cat([ambiguous, pool[:6]]), validation, test
+    assert all(map(torch.equal, ex._transfer_pairs(spec), expected))
 
 
 # What is said before any training
@@ -396,8 +876,19 @@ def test_setting_of_a_search_is_refused_before_training(untrained_with_sources, 
         ({"dtype": "int8"}, "dtype = 'int8'"),
         ({"steps": 0}, "steps = 0"),
         ({"test_pairs": 0}, "test_pairs = 0"),
-        ({"validation_pairs": 100, "test_pairs": 100}, "only 0 pairs|200"),
+        (
+            {"validation_pairs": 100, "test_pairs": 100},
+            r"100 \+ 100 pairs for validation and test are more than the 132 pairs with a != b among 12 numbers",
+        ),
+        ({"validation_pairs": 66, "test_pairs": 66, "n_disambiguation": [1]}, "n_disambiguation = 1: only 0 pairs"),
         ({"dropout": -0.5}, "dropout = -0.5"),
+        ({"epochs": -1}, "epochs = -1: expected an integer of 1 or more, or 0"),
+        ({"epochs": True}, "epochs = True"),
+        ({"epochs": 2.5}, "epochs = 2.5"),
+        ({"draws": []}, r"draws = \[\]: expected integers of 0 or more, at least one"),
+        ({"draws": [0, -1]}, r"draws = \[0, -1\]"),
+        ({"draws": [True]}, r"draws = \[True\]"),
+        ({"draws": [0.0]}, r"draws = \[0\.0\]"),
     ],
 )
 def test_setting_of_a_transfer_is_refused_before_training(untrained_with_sources, made, settings, message):
@@ -405,12 +896,20 @@ def test_setting_of_a_transfer_is_refused_before_training(untrained_with_sources
         ex.transfers(untrained_with_sources, made[2], **{**MOVE, **settings})
 
 
+@pytest.mark.parametrize("condition", ["complement_as_described", "complement_as_released"])
+def test_complement_of_a_large_subnetwork_is_refused_before_training(untrained_with_sources, made, condition):
+    dense = [dataclasses.replace(one, subnetwork=~one.subnetwork) for one in made[2]]
+    with pytest.raises(ValueError, match=r"no complement for seed 0: transformer\.h\.0.* keeps \d\d% of its weights"):
+        ex.transfers(untrained_with_sources, dense, **MOVE, conditions=["subnetwork", condition])
+    assert specs_of(dense, conditions=["subnetwork", "sampled_as_released"])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"device": "cuda:77"}, "device = 'cuda:77' is not available; this machine has cpu"),
         ({"workers": -1}, "workers = -1"),
-        ({"stack": 0}, "stack = 0"),
+        ({"stack": -1}, "stack = -1: expected 1 or more, or 0"),
     ],
 )
 def test_machine_that_is_not_there_is_refused(tmp_path, settings, message):
@@ -424,10 +923,171 @@ def test_store_that_cannot_be_written_is_refused(tmp_path):
         open_machine(tmp_path / "file" / "store")
 
 
+def tiny(steps, seed, **changes):
+    """As much of a base model's spec as is needed to plan its training."""
+    return {"steps": steps, "seed": seed, "batch": 8, "p": 5, "numbers": 12, "n_layer": 1, "n_embd": 16, **changes}
+
+
+# The machine
+
+
+@pytest.mark.parametrize(
+    ("able", "expected"),
+    [
+        ({"architecture": "x86_64", "amx_bf16": True, "avx512_bf16": False}, "bfloat16"),
+        ({"architecture": "x86_64", "amx_bf16": False, "avx512_bf16": True}, "bfloat16"),
+        ({"architecture": "x86_64", "amx_bf16": True, "avx512_bf16": True}, "bfloat16"),
+        ({"architecture": "x86_64", "amx_bf16": False, "avx512_bf16": False, "avx512_f": True}, "float32"),
+        ({"architecture": "x86", "amx_bf16": False, "avx512_bf16": False}, "float32"),
+        ({"architecture": "aarch64", "bf16": False}, "bfloat16"),
+        ({"architecture": "arm64", "bf16": True}, "bfloat16"),
+        ({}, "bfloat16"),
+    ],
+)
+def test_bfloat16_is_kept_where_the_processor_does_not_only_imitate_it(tmp_path, monkeypatch, able, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    machine = open_machine(tmp_path)
+    assert machine.dtype("bfloat16") == expected
+    assert machine.dtype("float32") == "float32"
+    with pytest.raises(ValueError, match="dtype = 'float16': expected one of float32, bfloat16"):
+        machine.dtype("float16")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_type_on_a_gpu_is_what_was_asked_for(tmp_path, monkeypatch, device):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: pytest.fail("of the processor"), raising=False)
+    machine = ex.Machine(Store(tmp_path), device, 0, 0)
+    assert [machine.dtype(name) for name in ex.DTYPES] == list(ex.DTYPES)
+    with pytest.raises(ValueError, match="dtype = 'half'"):
+        machine.dtype("half")
+
+
+def test_processes_are_the_workers_or_the_cores_or_one_on_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
+    wanted = {("cpu", 0): 3, ("cpu", 2): 2, ("cuda", 0): 1, ("cuda:1", 4): 4}
+    for (device, workers), count in wanted.items():
+        assert ex.Machine(Store(tmp_path), device, workers, 8).processes == count
+
+
+def room_for(monkeypatch, spec, models, processes=1):
+    """Let the free memory be twice what so many models need in each of the processes."""
+    monkeypatch.setattr(ex, "free_memory", lambda device: int(2 * processes * models * ex.memory_of(spec)))
+
+
+@pytest.mark.parametrize(
+    ("room", "stack", "device", "expected"),
+    [
+        (0, 64, "cpu", 1), (0.3, 64, "cpu", 1), (1, 64, "cpu", 1), (1.9, 64, "cpu", 1), (2, 64, "cpu", 2),
+        (3.9, 64, "cpu", 2), (8, 64, "cpu", 8), (15.9, 64, "cpu", 8), (63, 64, "cpu", 32), (1e6, 64, "cpu", 64),
+        (1e6, 3, "cpu", 3), (5, 3, "cpu", 3), (2.5, 3, "cpu", 2), (0, 1, "cpu", 1), (100, 0, "cpu", 24),
+        (20, 0, "cpu", 16), (0, 0, "cpu", 1), (100, 0, "cuda", 64), (1e6, 0, "cuda", 1024), (1e6, 0, "cuda:1", 1024),
+        (1e6, 5, "cuda", 5),
+    ],
+)  # fmt: skip
+def test_stack_is_a_power_of_two_that_fits_and_never_above_what_was_asked(
+    tmp_path, monkeypatch, room, stack, device, expected
+):
+    spec = tiny(5, 0)
+    for processes in (1, 3):
+        room_for(monkeypatch, spec, room, processes)
+        assert ex.Machine(Store(tmp_path), device, processes, stack).fits(spec) == expected
+
+
+def test_free_memory_is_asked_of_the_device(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: asked.append(device) or (123, 456))
+    assert ex.free_memory("cuda:1") == 123
+    assert asked == [torch.device("cuda:1")]
+
+
+def test_free_memory_of_the_processor_is_what_the_system_says(monkeypatch):
+    monkeypatch.setattr(Path, "read_text", lambda path: "MemTotal: 99 kB\nMemAvailable:   7 kB\nSwapFree: 5 kB\n")
+    assert ex.free_memory("cpu") == 7 * 1024
+    monkeypatch.setattr(Path, "read_text", lambda path: "MemTotal: 99 kB\n")
+    assert ex.free_memory("cpu") == 4 * 2**30
+
+    def missing(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert ex.free_memory("cpu") == 4 * 2**30
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="not Linux")
+def test_free_memory_is_above_nothing_and_below_all():
+    assert 0 < ex.free_memory("cpu") < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.parametrize(("n_layer", "n_embd", "numbers"), [(1, 16, 12), (2, 128, 1000), (5, 64, 300), (1, 256, 50)])
+def test_memory_of_a_model_is_above_that_of_its_parameters(n_layer, n_embd, numbers):
+    model = gpt2(vocab=numbers + 1, n_layer=n_layer, n_embd=n_embd, n_head=2)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    spec = tiny(1, 0, n_layer=n_layer, n_embd=n_embd, numbers=numbers, batch=1)
+    assert ex.memory_of(spec) > 4 * 12 * count
+
+
+def test_memory_of_a_model_grows_with_all_that_needs_memory(made):
+    base = tiny(5, 0)
+    more = {"n_layer": 2, "n_embd": 32, "numbers": 24, "batch": 16, "steps": 1000}
+    assert all(ex.memory_of({**base, name: value}) > ex.memory_of(base) for name, value in more.items())
+    assert ex.memory_of({**base, "all_positions": True}) > ex.memory_of({**base, "all_positions": False})
+    for spec in (made[2][0].spec, spec_of(made[2][0], "subnetwork")):  # sizes of the model are in the base's spec
+        for name in ("batch", "steps"):
+            assert ex.memory_of({**spec, name: 1000}) > ex.memory_of(spec)
+        text = canonical_json(spec)
+        for name, value in (("n_layer", 1), ("n_embd", 16), ("numbers", 12)):
+            larger = json.loads(text.replace(f'"{name}":{value}', f'"{name}":{2 * value}'))
+            assert ex.memory_of(larger) > ex.memory_of(spec)
+
+
+MEMORY = """
+import resource, sys, torch
+from sicore import experiments as ex
+
+torch.set_num_threads(1)
+built = lambda spec: dict(ex._build(spec, seed=spec["seed"]).named_parameters())
+ex._train_bases = lambda specs, machine, progress: [
+    machine.store.put("base", spec, built(spec), {"history": []}) for spec in specs
+]
+ex._find_subnetworks = lambda specs, machine, progress: [
+    machine.store.put("subnetwork", spec, {
+        name: torch.rand_like(built(spec["base"])[name]) < 0.3 for name in ex._masked_names(spec)
+    }, {"history": []}) for spec in specs
+]
+ex.Machine.fits = lambda machine, spec: 64
+peak = lambda: 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+specs, plain = [], ex._train_transfers
+
+def noted(chunk, machine, progress):
+    specs.append(chunk)
+    before = peak()
+    plain(chunk, machine, progress)
+    specs[-1] = (len(chunk), peak() - before, ex.memory_of(chunk[0]))
+
+ex._train_transfers = noted
+machine = ex.Machine.open(store=sys.argv[1], workers=1)
+bases = ex.base_models(machine, range(9), numbers=100, train_pairs=5000)
+found = ex.subnetworks(machine, bases, pairs=5000, complete=True)
+for some in (found[:1], found[1:]):
+    ex.transfers(machine, some, conditions=["subnetwork"], n_disambiguation=[1000], steps=2, every=1)
+print(*specs[1])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is counted in other units elsewhere")
+def test_memory_of_a_model_is_above_what_a_training_takes(tmp_path):
+    # Of a stack of 8 after a single run, in a process of its own.
+    done = subprocess.run([sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, check=True)
+    models, taken, estimate = map(int, done.stdout.split())
+    assert models == 8
+    parameters = 4 * sum(p.numel() for p in gpt2(vocab=101, n_layer=2, n_embd=128, n_head=4).parameters())
+    assert 5 * parameters < taken / models < estimate
+
+
 @pytest.mark.parametrize(("count", "stack", "workers"), [(1, 8, 1), (7, 8, 2), (20, 8, 1), (20, 3, 4), (5, 1, 2)])
 def test_chunks_hold_every_run_once_and_no_more_than_a_stack(tmp_path, count, stack, workers):
     machine = open_machine(tmp_path, stack=stack, workers=workers)
-    specs = [{"steps": 5, "seed": seed} for seed in range(count)]
+    specs = [tiny(5, seed) for seed in range(count)]
     chunks = ex._chunks(specs, machine)
     assert sorted(spec["seed"] for chunk in chunks for spec in chunk) == list(range(count))
     assert max(map(len, chunks)) <= stack
@@ -435,10 +1095,186 @@ def test_chunks_hold_every_run_once_and_no_more_than_a_stack(tmp_path, count, st
 
 
 def test_chunks_never_mix_what_cannot_train_together(tmp_path):
-    specs = [{"steps": steps, "base": {"seed": seed, "n_layer": 1}} for seed in range(4) for steps in (5, 6)]
+    specs = [{"steps": steps, "batch": 8, "base": tiny(5, seed)} for seed in range(4) for steps in (5, 6)]
     chunks = ex._chunks(specs, open_machine(tmp_path))
     assert all(len({spec["steps"] for spec in chunk}) == 1 for chunk in chunks)
     assert sum(map(len, chunks)) == 8
+
+
+def test_chunks_hold_no_more_than_the_memory(tmp_path, monkeypatch):
+    machine, specs = open_machine(tmp_path, stack=8), [tiny(5, seed) for seed in range(12)]
+    for room, sizes in ((100, [6, 6]), (5, [4, 4, 4]), (0, [1] * 12)):
+        room_for(monkeypatch, specs[0], room)
+        assert list(map(len, ex._chunks(specs, machine))) == sizes
+
+
+# Who makes what, and when
+
+
+def put_seed(machine, specs):
+    for spec in specs:
+        machine.store.put("thing", spec, {"seed": torch.tensor(spec["seed"])}, {})
+
+
+def seeds_of(found):
+    return [int(tensors["seed"]) for tensors, _ in found]
+
+
+def test_long_chunks_are_made_first(tmp_path):
+    machine, order = open_machine(tmp_path), []
+
+    def job(specs, machine, progress):
+        order.append([spec["seed"] for spec in specs])
+        put_seed(machine, specs)
+
+    # A stack of three takes longer than a single one of twice as many steps.
+    specs = [tiny(5, 0), tiny(50, 1), tiny(30, 2), tiny(60, 3), tiny(30, 4), tiny(30, 5)]
+    assert seeds_of(ex._make("thing", specs, machine, job)) == [0, 1, 2, 3, 4, 5]
+    assert order == [[2, 4, 5], [3], [1], [0]]
+
+
+def test_only_what_is_missing_of_a_chunk_is_made(tmp_path):
+    machine, order, steps = open_machine(tmp_path), [], []
+    specs = [tiny(5, seed) for seed in range(4)]
+    put_seed(machine, specs[1:3])
+
+    def job(specs, machine, progress):
+        order.append([spec["seed"] for spec in specs])
+        put_seed(machine, specs)
+        progress(len(specs))
+        steps.append(progress)
+
+    assert seeds_of(ex._make("thing", specs, machine, job)) == [0, 1, 2, 3]
+    assert order == [[0, 3]]
+
+
+@pytest.fixture
+def another():
+    """Holds the locks of chunks of one spec each until it is let go, and may do something before."""
+    held, release, threads = threading.Event(), threading.Event(), []
+
+    def begin(machine, specs, before=lambda: None):
+        paths = [machine.store.path("thing", {"chunk": [spec]}).with_suffix(".lock") for spec in specs]
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+
+        def hold():
+            with contextlib.ExitStack() as locks:
+                for path in paths:
+                    locks.enter_context(FileLock(str(path)))
+                held.set()
+                release.wait(20)
+                before()
+
+        threads.append(threading.Thread(target=hold, daemon=True))
+        threads[0].start()
+        assert held.wait(20)
+        return release
+
+    yield begin
+    release.set()
+    for thread in threads:
+        thread.join(20)
+
+
+def job_that_lets_go_after(count, release, order):
+    guard = threading.Lock()
+
+    def job(specs, machine, progress):
+        put_seed(machine, specs)
+        with guard:
+            order.extend(spec["seed"] for spec in specs)
+            if len(order) == count:
+                release.set()
+
+    return job
+
+
+def test_chunk_that_another_is_making_is_made_at_the_end(tmp_path, another):
+    machine, order = open_machine(tmp_path, stack=1), []
+    specs = [tiny(50, 0), tiny(40, 1), tiny(30, 2), tiny(20, 3)]
+    job = job_that_lets_go_after(3, another(machine, specs[:1]), order)
+    assert seeds_of(ex._make("thing", specs, machine, job)) == [0, 1, 2, 3]
+    assert order == [1, 2, 3, 0]
+
+
+def test_chunk_that_another_has_made_is_not_made_again(tmp_path, another):
+    machine, order = open_machine(tmp_path, stack=1), []
+    specs = [tiny(50, 0), tiny(40, 1), tiny(30, 2)]
+    job = job_that_lets_go_after(2, another(machine, specs[:1], lambda: put_seed(machine, specs[:1])), order)
+    assert seeds_of(ex._make("thing", specs, machine, job)) == [0, 1, 2]
+    assert order == [1, 2]
+
+
+@pytest.fixture
+def threads_as_processes(monkeypatch):
+    """Worker processes take seconds to start; who makes what when is the same with threads."""
+    monkeypatch.setattr(ex, "_steps_done", None)
+    monkeypatch.setattr(ex, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(ex, "_leave_with_parent", lambda parent: None)
+    monkeypatch.setattr(
+        ex, "ProcessPoolExecutor",
+        lambda workers, context, start, given: ThreadPoolExecutor(workers, initializer=start, initargs=given),
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("threads_as_processes")
+@pytest.mark.parametrize("locked", [(0, 1), (2,), (1, 3)])
+def test_processes_make_at_the_end_what_another_is_making(tmp_path, another, enough_work, locked):
+    # As many chunks are held as there are processes: none must wait for them while there is other work.
+    machine, order = open_machine(tmp_path, stack=1, workers=2), []
+    specs = [tiny(60 - 10 * seed, seed) for seed in range(5)]
+    free = {0, 1, 2, 3, 4} - set(locked)
+    job = job_that_lets_go_after(len(free), another(machine, [specs[k] for k in locked]), order)
+    assert seeds_of(ex._make("thing", specs, machine, job)) == [0, 1, 2, 3, 4]
+    assert set(order[: len(free)]) == free
+    assert sorted(order[len(free) :]) == list(locked)
+    assert len(enough_work) == 1
+
+
+@pytest.mark.parametrize(
+    ("operations", "device", "workers", "started"),
+    [(4e11, "cpu", 2, 0), (6e11, "cpu", 2, 1), (6e11, "cpu", 1, 0), (4e11, "cuda", 2, 1), (6e11, "cuda", 0, 0)],
+)
+@pytest.mark.usefixtures("threads_as_processes")
+def test_processes_are_started_only_for_enough_work(
+    tmp_path, monkeypatch, enough_work, operations, device, workers, started
+):
+    monkeypatch.setattr(ex, "_operations", lambda spec: operations / 2)
+    monkeypatch.setattr(ex, "free_memory", lambda device: 2**40)
+    machine = ex.Machine(Store(tmp_path), device, workers, 1)
+    found = ex._make("thing", [tiny(5, 0), tiny(5, 1)], machine, lambda specs, machine, _: put_seed(machine, specs))
+    assert seeds_of(found) == [0, 1]
+    assert len(enough_work) == started
+
+
+def test_operations_are_six_for_every_weight_token_and_step(made):
+    # 3072 weights in the matrices, 12 numbers of width 16; 8 samples of 4 tokens, 30 steps.
+    by_hand = 6 * (3072 + 192) * 8 * 4 * 30
+    assert ex._operations(made[1][0].spec) == by_hand
+    assert ex._operations({**made[2][0].spec, "batch": 8, "steps": 30}) == by_hand
+    assert ex._operations({**spec_of(made[2][0], "subnetwork"), "batch": 16, "steps": 15}) == by_hand
+
+
+def test_run_says_whether_the_chunk_was_made(tmp_path, another):
+    machine, order = open_machine(tmp_path), []
+    release = another(machine, [tiny(5, 0)])
+    job = job_that_lets_go_after(9, release, order)
+    began = time.monotonic()
+    assert ex._run("thing", [tiny(5, 0)], machine, job, None, False) is False
+    assert time.monotonic() - began < 5
+    assert order == []
+    assert ex._run("thing", [tiny(5, 1)], machine, job, None, False) is True
+    release.set()
+    assert ex._run("thing", [tiny(5, 0)], machine, job, None, True) is True
+    assert order == [1, 0]
+
+
+def test_timeout_inside_a_training_is_not_taken_for_a_lock(tmp_path):
+    def job(specs, machine, progress):
+        raise TimeoutError("the file server does not answer")
+
+    with pytest.raises(TimeoutError, match="file server"):
+        ex._make("thing", [tiny(5, 0)], open_machine(tmp_path), job)
 
 
 def test_interrupted_stage_keeps_what_was_finished(made, tmp_path, monkeypatch):

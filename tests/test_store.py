@@ -179,6 +179,33 @@ def test_lock_has_one_holder_even_when_a_release_is_slow(shelf, monkeypatch):
     assert most == [1]
 
 
+def test_lock_without_waiting_fails_at_once_when_another_holds_it(shelf):
+    held, release = threading.Event(), threading.Event()
+
+    def hold():
+        with shelf.lock("base", SPEC):
+            held.set()
+            release.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert held.wait(20)
+        began = time.monotonic()
+        with pytest.raises(TimeoutError), shelf.lock("base", SPEC, wait=False):
+            pytest.fail("two have the lock")
+        assert time.monotonic() - began < 5
+        with shelf.lock("base", {**SPEC, "seed": 1}, wait=False):  # of another object
+            pass
+    finally:
+        release.set()
+        thread.join()
+    entered = False
+    with shelf.lock("base", SPEC, wait=False):
+        entered = True
+    assert entered
+
+
 def test_lock_is_free_again_after_an_error(shelf):
     with pytest.raises(RuntimeError), shelf.lock("base", SPEC):
         raise RuntimeError
