@@ -31,11 +31,11 @@ CONDITIONS: dict[str, tuple[str, str]] = {
 POINT = ["n_layer", "condition", "behaviour", "n_disambiguation"]
 LEVELS = (0.5, 0.9, 0.99)
 LEAD_COUNTS = (64, 2500)
-"""First and last count of a lead: below, all starts are near the floor; above, most are near 1."""
+"""First and last count of a lead. Below, all starts are near the floor; above, most are near 1."""
 MIN_SEEDS = 3
 """Fewest seeds on which a claim is judged."""
 MARGIN = 0.02
-"""As good as another start: at most this much accuracy below it."""
+"""A start that is at most this much accuracy below another one is as good."""
 
 
 def curves() -> pd.DataFrame:
