@@ -428,9 +428,11 @@ def _make(
         chunks = [chunk for chunk in _chunks(specs, machine) if any(canonical_json(spec) in wanted for spec in chunk)]
         chunks.sort(key=lambda chunk: -sum(spec["steps"] for spec in chunk))  # a long one last would run alone
         total = sum(spec["steps"] for spec in missing)
+        largest = max(map(len, chunks))
         with tqdm(
-            total=total, desc=f"{kind}: {len(missing)} to train", unit="step", unit_scale=True, mininterval=1
-        ) as bar:
+            total=total, desc=f"{kind}: {len(missing)} to train, at most {largest} in a stack", unit="step",
+            unit_scale=True, mininterval=1,
+        ) as bar:  # fmt: skip
             # Starting processes takes as long as this much work.
             little = sum(_operations(spec) for spec in missing) < 5e11
             if machine.processes == 1 or len(chunks) == 1 or (little and machine.device == "cpu"):

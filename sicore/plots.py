@@ -223,7 +223,9 @@ def depth_curves(
                 )
         _count_axis(axes, sorted(part["n_disambiguation"].unique()), least=0.8)
         seeds = part["seed"].nunique()
-        axes.set(title=f"{depth} layers, {seeds} seed{'s' if seeds != 1 else ''}", ylim=(0, 1.03))
+        axes.set(
+            title=f"{depth} layer{'s' if depth != 1 else ''}, {seeds} seed{'s' if seeds != 1 else ''}", ylim=(0, 1.03)
+        )
         axes.set_xlabel("disambiguation samples")
     for axes in panels.flat[len(depths) :]:
         axes.set_visible(False)
