@@ -215,15 +215,20 @@ class Found:
 def base_models(
     machine: Machine, seeds: Iterable[int], *, computation: str = "a + ab", p: int = 7, numbers: int = 1000,
     n_layer: int = 2, n_embd: int = 128, n_head: int = 4, train_pairs: int = 200_000, validation_pairs: int = 1000,
-    test_pairs: int = 1000, steps: int = 200_000, batch: int = 50, lr: float = 5e-4, weight_decay: float = 0.0,
-    dropout: float = 0.1, clip: float | None = 1.0, all_positions: bool = True, every: int = 1000,
-    target: float | None = 0.999, dtype: str = "float32",
+    test_pairs: int = 1000, steps: int = 200_000, limit: int = 0, batch: int = 50, lr: float = 5e-4,
+    weight_decay: float = 0.0, dropout: float = 0.1, clip: float | None = 1.0, all_positions: bool = True,
+    every: int = 1000, target: float | None = 0.999, dtype: str = "float32",
 ) -> list[Base]:  # fmt: skip
     """Train GPT-2 from scratch on ``computation``, one model per seed (paper, section 4).
 
     The defaults are the paper's settings, but for stopping: training ends when the accuracy
     on validation pairs reaches ``target``, in place of ten epochs without a lower loss.
     ``train_pairs``, ``validation_pairs`` and ``test_pairs`` are disjoint.
+
+    Models stay on a plateau for a time that differs much from seed to seed. With ``limit``
+    above 0, one that has not reached ``target`` after so many steps is given up and not among
+    the models returned; the learning rate still falls over ``steps``. ``RuntimeError`` when
+    none is left.
     """
     ar.Computation.parse(computation)
     ar.vocabulary(numbers, p)
@@ -232,13 +237,15 @@ def base_models(
         steps=steps, batch=batch, every=every, train_pairs=train_pairs, validation_pairs=validation_pairs,
         test_pairs=test_pairs,
     )  # fmt: skip
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= steps:
+        raise ValueError(f"limit = {limit!r}: expected 1 to steps = {steps}, or 0 for no limit")
     seeds = list(seeds)
     for seed in seeds:
         derive(seed)
     settings = {
         "computation": computation, "p": p, "numbers": numbers, "n_layer": n_layer, "n_embd": n_embd, "n_head": n_head,
         "train_pairs": train_pairs, "validation_pairs": validation_pairs, "test_pairs": test_pairs, "steps": steps,
-        "batch": batch, "lr": lr, "weight_decay": weight_decay, "dropout": dropout, "clip": clip,
+        "limit": limit, "batch": batch, "lr": lr, "weight_decay": weight_decay, "dropout": dropout, "clip": clip,
         "all_positions": all_positions, "every": every, "target": target, "dtype": dtype,
         "device": machine.device.split(":")[0],
     }  # fmt: skip
@@ -247,15 +254,21 @@ def base_models(
         _base_pairs(spec)  # too many pairs: said now, not in a worker
         _build(spec, seed=0)
     found = _make("base", specs, machine, _train_bases)
-    return [Base(spec, tensors, meta) for spec, (tensors, meta) in zip(specs, found, strict=True)]
+    bases = [Base(spec, tensors, meta) for spec, (tensors, meta) in zip(specs, found, strict=True)]
+    if not limit or target is None:
+        return bases
+    learned = [base for base in bases if base.meta["history"][-1]["accuracy"] >= target]
+    if not learned:
+        raise RuntimeError(f"no base model of the seeds {seeds} reached target = {target} within limit = {limit} steps")
+    return learned
 
 
 def subnetworks(
     machine: Machine, bases: Sequence[Base], *, computation: str = "ab", pairs: int = 50_000,
     validation_pairs: int = 1000, test_pairs: int = 1000, steps: int = 5000, batch: int = 500, lr: float = 1e-3,
     penalty: float = 1e-7, stages: int = 50, final_temperature: float = 100.0, initial_logit: float = -0.1,
-    skip_temperature: bool = False, weight_decay: float = 0.0, every: int = 100, complete: bool = False,
-    dtype: str = "float32",
+    skip_temperature: bool = False, weight_decay: float = 0.0, all_positions: bool = False, every: int = 100,
+    complete: bool = False, dtype: str = "float32",
 ) -> list[Found]:  # fmt: skip
     """Find the subnetwork for ``computation`` in every base model (paper, section 3.1).
 
@@ -278,7 +291,8 @@ def subnetworks(
         "computation": computation, "pairs": pairs, "validation_pairs": validation_pairs, "test_pairs": test_pairs,
         "steps": steps, "batch": batch, "lr": lr, "penalty": penalty, "stages": stages,
         "final_temperature": final_temperature, "initial_logit": initial_logit, "skip_temperature": skip_temperature,
-        "weight_decay": weight_decay, "every": every, "complete": complete, "dtype": dtype,
+        "weight_decay": weight_decay, "all_positions": all_positions, "every": every, "complete": complete,
+        "dtype": dtype,
     }  # fmt: skip
     specs = [{**settings, "base": base.spec} for base in bases]
     for spec in specs:
@@ -426,8 +440,8 @@ def _make(
         # Chunks of all specs, so that a run that was killed finds its checkpoints again.
         wanted = {canonical_json(spec) for spec in missing}
         chunks = [chunk for chunk in _chunks(specs, machine) if any(canonical_json(spec) in wanted for spec in chunk)]
-        chunks.sort(key=lambda chunk: -sum(spec["steps"] for spec in chunk))  # a long one last would run alone
-        total = sum(spec["steps"] for spec in missing)
+        chunks.sort(key=lambda chunk: -sum(map(_length, chunk)))  # a long one last would run alone
+        total = sum(map(_length, missing))
         largest = max(map(len, chunks))
         with tqdm(
             total=total, desc=f"{kind}: {len(missing)} to train, at most {largest} in a stack", unit="step",
@@ -474,7 +488,12 @@ def _operations(spec: Spec) -> float:
     """Floating-point operations of a training, roughly: six for every weight, token and step."""
     base = spec.get("source", spec).get("base", spec)
     weights = 12 * base["n_layer"] * base["n_embd"] ** 2 + base["numbers"] * base["n_embd"]
-    return 6.0 * weights * 4 * spec["batch"] * spec["steps"]
+    return 6.0 * weights * 4 * spec["batch"] * _length(spec)
+
+
+def _length(spec: Spec) -> int:
+    """Steps that a training takes at most."""
+    return spec.get("limit") or spec["steps"]
 
 
 def _shared(spec: Spec) -> Spec:
@@ -595,7 +614,7 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
             n_head=one["n_head"], all_positions=one["all_positions"], dropout=dropout, dtype=DTYPES[one["dtype"]]
         ),
         params, data, steps=one["steps"], lr=one["lr"], weight_decay=one["weight_decay"], linear_decay=True,
-        clip=one["clip"], every=one["every"],
+        limit=one["limit"] or None, clip=one["clip"], every=one["every"],
         evaluate=lambda params, context, step, active: {"accuracy": check(params, active)},
         metric="accuracy", target=one["target"], progress=progress, checkpoint=_checkpoint("base", specs, machine),
         streams=dropout.generators,
@@ -628,7 +647,8 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
     )  # fmt: skip
     validation, test = (torch.stack([pairs[i] for pairs in split]).to(device) for i in (1, 2))
     masks, trained = discover(
-        ar.losses(n_head=base["n_head"], dtype=DTYPES[one["dtype"]]), source, _masked_names(one), data,
+        ar.losses(n_head=base["n_head"], all_positions=one["all_positions"], dtype=DTYPES[one["dtype"]]), source,
+        _masked_names(one), data,
         steps=one["steps"], lr=one["lr"], penalty=[spec["penalty"] for spec in specs],
         initial_logit=one["initial_logit"], final_temperature=one["final_temperature"], stages=one["stages"],
         skip_temperature=one["skip_temperature"], weight_decay=one["weight_decay"],

@@ -16,14 +16,14 @@ _EVALUATION = {"validation_pairs": "evaluation_pairs", "test_pairs": "evaluation
 
 _BASE = {
     **_SHARED, **_EVALUATION, "n_layer": "n_layer", "computation": "base_computation", "train_pairs": "base_pairs",
-    "steps": "base_steps", "batch": "base_batch", "lr": "base_lr", "dropout": "base_dropout", "clip": "clip",
-    "all_positions": "base_all_positions", "every": "base_every", "target": "base_target",
+    "steps": "base_steps", "limit": "base_limit", "batch": "base_batch", "lr": "base_lr", "dropout": "base_dropout",
+    "clip": "clip", "all_positions": "base_all_positions", "every": "base_every", "target": "base_target",
 }  # fmt: skip
 
 _DISCOVERY = {
     **_EVALUATION, "computation": "subtask", "pairs": "discovery_pairs", "steps": "discovery_steps",
-    "batch": "discovery_batch", "lr": "discovery_lr", "every": "discovery_every", "stages": "stages",
-    "penalty": "penalty",
+    "batch": "discovery_batch", "lr": "discovery_lr", "all_positions": "discovery_all_positions",
+    "every": "discovery_every", "stages": "stages", "penalty": "penalty",
 }  # fmt: skip
 
 _TRANSFER = {

@@ -149,6 +149,7 @@ def train(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     linear_decay: bool = False,
+    limit: int | None = None,
     clip: float | None = None,
     evaluate: Evaluate | None = None,
     every: int = 100,
@@ -181,6 +182,8 @@ def train(
         AdamW, with decoupled weight decay.
     linear_decay
         Lower the learning rate linearly from ``lr`` to 0 over ``steps``.
+    limit
+        End after this many steps; the learning rate falls as slowly as ``steps`` says.
     clip
         Largest gradient norm of a model (see :func:`clip_`), or None.
     evaluate, every
@@ -206,7 +209,8 @@ def train(
     FloatingPointError
         When a loss is not finite; it names the model and the step.
     """
-    _check_settings(steps=steps, lr=lr, every=every, clip=clip, weight_decay=weight_decay, params=params)
+    last = steps if limit is None else limit
+    _check_settings(steps=steps, limit=last, lr=lr, every=every, clip=clip, weight_decay=weight_decay, params=params)
     if metric is None and (target is not None or patience is not None or keep_best):
         raise ValueError("target, patience and keep_best need metric, the name of a value of evaluate")
     if metric is not None and evaluate is None:
@@ -220,7 +224,7 @@ def train(
         state.restore(checkpoint)
     saved = time.monotonic()
     label = progress if isinstance(progress, str) else None
-    bar = tqdm(total=steps, initial=state.step, desc=label, disable=label is None, unit="step", mininterval=1.0)
+    bar = tqdm(total=last, initial=state.step, desc=label, disable=label is None, unit="step", mininterval=1.0)
     if callable(progress):
         progress(state.step * len(state.active))
 
@@ -247,12 +251,12 @@ def train(
         return value
 
     replay = Replay(both, device, streams) if device.type == "cuda" else None
-    while state.step < steps and len(state.active):
+    while state.step < last and len(state.active):
         step = state.step
         if linear_decay:
             state.set_lr(lr * (1 - step / steps))
         value = replay(step) if replay is not None else both(step)
-        due = (step + 1) % every == 0 or step + 1 == steps
+        due = (step + 1) % every == 0 or step + 1 == last
         if due and device.type != "cpu":
             _check_finite(value, state.active, step)
         state.step += 1
@@ -280,11 +284,13 @@ def train(
 
 
 def _check_settings(
-    *, steps: int, lr: float, every: int, clip: float | None, weight_decay: float, params: Params
+    *, steps: int, limit: int, lr: float, every: int, clip: float | None, weight_decay: float, params: Params
 ) -> None:
-    for name, count in {"steps": steps, "every": every}.items():
+    for name, count in {"steps": steps, "limit": limit, "every": every}.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"{name} = {count!r}: expected an integer of 1 or more")
+    if limit > steps:
+        raise ValueError(f"limit = {limit}: expected at most steps = {steps}")
     if not 0 < lr < float("inf"):
         raise ValueError(f"lr = {lr!r}: the learning rate is a finite number above 0")
     if clip is not None and not clip > 0:

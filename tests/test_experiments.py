@@ -815,6 +815,8 @@ def test_pairs_are_drawn_once_and_stay_as_they_are(made):
         ({"train_pairs": 120}, r"160 pairs are asked for \(120 \+ 20 \+ 20\), only 144 exist"),
         ({"train_pairs": 11}, r"sizes\[0\] = 11"),
         ({"steps": 0}, "steps = 0"),
+        ({"limit": 31}, "limit = 31: expected 1 to steps = 30"),
+        ({"limit": -1}, "limit = -1"),
         ({"batch": 0}, "batch = 0"),
         ({"every": 2.5}, "every = 2.5"),
         ({"validation_pairs": 0}, "validation_pairs = 0"),
@@ -1300,6 +1302,22 @@ def test_base_model_that_reaches_its_target_stops(tmp_path):
     (base,) = ex.base_models(open_machine(tmp_path), [0], **{**BASE, "target": 0.0})
     assert base.meta["steps_taken"] == 10
     assert base.history.step.tolist() == [10]
+
+
+def test_base_model_that_has_not_learned_by_the_limit_is_left_out(made, tmp_path):
+    machine = open_machine(tmp_path)
+    every = ex.base_models(machine, [0, 1, 2], **BASE)
+    early = {base.spec["seed"]: base.history.accuracy[1] for base in every}  # after 20 of 30 steps
+    assert len(set(early.values())) > 1, "the test needs seeds that differ"
+    best = max(early.values())
+    kept = ex.base_models(machine, [0, 1, 2], **{**BASE, "limit": 20, "target": best})
+    reached = [base.spec["seed"] for base in every if base.history.accuracy[:2].max() >= best]
+    assert [base.spec["seed"] for base in kept] == reached
+    assert 0 < len(kept) < 3
+    assert all(base.meta["steps_taken"] <= 20 for base in kept)
+    with pytest.raises(RuntimeError, match=r"no base model of the seeds \[0\] reached target = 1.1 within limit = 20"):
+        ex.base_models(machine, [0], **{**BASE, "limit": 20, "target": 1.1})
+    assert len(ex.base_models(machine, [0], **{**BASE, "limit": 20, "target": None})) == 1
 
 
 def test_checkpoint_of_other_code_is_not_resumed(tmp_path, monkeypatch):

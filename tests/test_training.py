@@ -136,6 +136,21 @@ def test_linear_decay_by_hand():
     assert float(constant.params["x"]) == pytest.approx(-0.4, abs=1e-5)
 
 
+def test_limit_ends_a_run_and_leaves_its_learning_rates_as_they_were():
+    slope = lambda params, context, batch, step: params["x"].sum(1)  # noqa: E731
+    settings = {"steps": 4, "lr": 0.1, "linear_decay": True, "every": 3}
+    start = {"x": torch.zeros(2, 1)}
+    short = train(slope, start, lambda s, a: None, limit=2, **settings)
+    assert short.params["x"].flatten().tolist() == pytest.approx([-0.175] * 2, abs=1e-5)  # 0.1 * (1 + 3/4)
+    assert short.steps == [2, 2]
+    assert [row["step"] for row in short.history] == [2, 2], "evaluated at its end"
+    whole = train(slope, start, lambda s, a: None, limit=4, **settings)
+    assert torch.equal(whole.params["x"], train(slope, start, lambda s, a: None, **settings).params["x"])
+    for limit in (0, 5):
+        with pytest.raises(ValueError, match=f"limit = {limit}"):
+            train(slope, start, lambda s, a: None, limit=limit, **settings)
+
+
 def test_clipping_agrees_with_torch_for_every_model(rng):
     scales = torch.tensor([0.01, 1.0, 100.0])
     grads = {"a": torch.randn(3, 4, 5, generator=rng), "b": torch.randn(3, 2, generator=rng)}
