@@ -89,6 +89,52 @@ def vmapped(model: nn.Module, loss: Callable[[Callable[..., Any], Any], Tensor])
     return losses
 
 
+def looped(model: nn.Module, loss: Callable[[Callable[..., Any], Any], Tensor]) -> Losses:
+    """Losses of K copies of any model, one after the other: for large models, and for BatchNorm that trains.
+
+    Parameters
+    ----------
+    model
+        Gives the computation, in the mode (``train`` or ``eval``) that it is in at the call. In
+        training mode the running statistics of each copy are updated; they are entries of
+        the stack without a gradient (see :func:`state_of`), so that every copy has its own and a
+        checkpoint holds them.
+    loss
+        As for :func:`vmapped`.
+    """
+    running = [name for name, tensor in model.named_buffers() if tensor.is_floating_point()]
+
+    def losses(params: Params, context: Params, batch: Any, step: Any) -> Tensor:
+        values = []
+        for k in range(len(next(iter(params.values())))):
+            # Cloned: how a kernel rounds may depend on where a tensor begins in memory.
+            own = {name: tensor[k].clone() for name, tensor in params.items()}
+            statistics = {name: own[name].detach().clone() for name in running if name in own}
+            part = _rows(batch, k)
+            values.append(loss(lambda *x, own=own | statistics: functional_call(model, own, x), part))
+            with torch.no_grad():
+                for name, tensor in statistics.items():
+                    params[name].detach()[k].copy_(tensor)
+        return torch.stack(values)
+
+    return losses
+
+
+def _rows(batch: Any, k: int) -> Any:
+    """Member k of a batch: a tensor [K, ...], or tuples, lists and dictionaries of them."""
+    if isinstance(batch, Tensor):
+        return batch[k]
+    if isinstance(batch, dict):
+        return {name: _rows(part, k) for name, part in batch.items()}
+    return type(batch)(_rows(part, k) for part in batch)
+
+
+def state_of(model: nn.Module) -> Params:
+    """Parameters and floating-point buffers (running statistics) of a model, detached: what a stack is made of."""
+    buffers = {name: tensor for name, tensor in model.named_buffers() if tensor.is_floating_point()}
+    return {name: tensor.detach() for name, tensor in [*model.named_parameters(), *buffers.items()]}
+
+
 def check_device(device: str | torch.device) -> torch.device:
     """The device, if this machine has it; otherwise ``ValueError`` naming what there is."""
     try:
@@ -148,6 +194,7 @@ def train(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 0.0,
+    momentum: float | None = None,
     linear_decay: bool = False,
     limit: int | None = None,
     clip: float | None = None,
@@ -163,7 +210,7 @@ def train(
     progress: str | Callable[[int], None] | None = None,
     streams: Sequence[torch.Generator] = (),
 ) -> Trained:
-    """Train a stack of K models with AdamW.
+    """Train a stack of K models with AdamW, or with stochastic gradient descent.
 
     Parameters
     ----------
@@ -180,6 +227,9 @@ def train(
         place in the stack, is always there.
     lr, betas, eps, weight_decay
         AdamW, with decoupled weight decay.
+    momentum
+        Stochastic gradient descent with this momentum instead; its weight decay is part of the gradient.
+        Entries of ``params`` that get no gradient (running statistics) are left alone by both.
     linear_decay
         Lower the learning rate linearly from ``lr`` to 0 over ``steps``.
     limit
@@ -211,6 +261,8 @@ def train(
     """
     last = steps if limit is None else limit
     _check_settings(steps=steps, limit=last, lr=lr, every=every, clip=clip, weight_decay=weight_decay, params=params)
+    if momentum is not None and not 0 <= momentum < 1:
+        raise ValueError(f"momentum = {momentum!r}: expected 0 <= momentum < 1, or None for AdamW")
     if metric is None and (target is not None or patience is not None or keep_best):
         raise ValueError("target, patience and keep_best need metric, the name of a value of evaluate")
     if metric is not None and evaluate is None:
@@ -219,7 +271,9 @@ def train(
     first = next(iter(params.values()))
     K, device = len(first), first.device
     context = {**(context or {}), "index": torch.arange(K, device=device)}
-    state = _State.fresh(params, context, lr, betas, eps, weight_decay)
+    settings: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "fused": True}
+    settings |= {"betas": list(betas), "eps": eps} if momentum is None else {"momentum": momentum}
+    state = _State.fresh(params, context, settings)
     if checkpoint is not None and Path(checkpoint).is_file():
         state.restore(checkpoint)
     saved = time.monotonic()
@@ -314,11 +368,14 @@ def _check_finite(value: Tensor, active: Tensor, step: int) -> None:
         )
 
 
-def _adamw(params: Params, settings: Mapping[str, Any]) -> torch.optim.AdamW:
+def _optimizer(params: Params, settings: Mapping[str, Any]) -> torch.optim.Optimizer:
+    device = next(iter(params.values())).device
     lr = settings["lr"]
-    if settings["capturable"]:  # a captured step reads the rate from the device
-        lr = torch.tensor(lr, device=next(iter(params.values())).device)
-    return torch.optim.AdamW(params.values(), **{**settings, "lr": lr})
+    if device.type == "cuda":  # a captured step reads the rate from the device
+        lr = torch.tensor(lr, device=device)
+    if "momentum" in settings:
+        return torch.optim.SGD(params.values(), **{**settings, "lr": lr})
+    return torch.optim.AdamW(params.values(), **{**settings, "lr": lr}, capturable=device.type == "cuda")
 
 
 class Replay:
@@ -384,8 +441,8 @@ class _State:
 
     params: Params  # [k, ...] of the active models
     context: Params  # [k, ...]
-    settings: dict[str, Any]  # of AdamW
-    optimizer: torch.optim.AdamW
+    settings: dict[str, Any]  # of the optimiser
+    optimizer: torch.optim.Optimizer
     shapes: dict[str, list[int]]  # of the whole stack
     step: int
     history: list[dict[str, float]]
@@ -395,17 +452,9 @@ class _State:
     last: dict[int, float]  # model -> its metric at the last evaluation
 
     @classmethod
-    def fresh(cls, params: Params, context: Params, lr: float, betas: Any, eps: float, weight_decay: float) -> _State:
+    def fresh(cls, params: Params, context: Params, settings: dict[str, Any]) -> _State:
         own = {name: tensor.detach().clone().requires_grad_() for name, tensor in params.items()}
-        settings: dict[str, Any] = {
-            "lr": lr,
-            "betas": list(betas),
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "fused": True,
-            "capturable": next(iter(own.values())).device.type == "cuda",
-        }
-        optimizer = _adamw(own, settings)
+        optimizer = _optimizer(own, settings)
         shapes = {name: list(tensor.shape) for name, tensor in own.items()}
         return cls(own, context, settings, optimizer, shapes, 0, [], {}, {}, {}, {})
 
@@ -418,11 +467,12 @@ class _State:
         """Keep only some of the active models (indices into the active ones)."""
         old = self.optimizer
         params = {name: tensor.detach()[rows].requires_grad_() for name, tensor in self.params.items()}
-        self.optimizer = _adamw(params, self.settings)
+        self.optimizer = _optimizer(params, self.settings)
         for name, tensor in self.params.items():
-            self.optimizer.state[params[name]] = {
-                key: value[rows] if value.dim() else value for key, value in old.state[tensor].items()
-            }
+            if tensor in old.state:
+                self.optimizer.state[params[name]] = {
+                    key: value[rows] if value.dim() else value for key, value in old.state[tensor].items()
+                }
         self.params = params
         self.context = {name: tensor[rows] for name, tensor in self.context.items()}
 
@@ -471,8 +521,8 @@ class _State:
         tensors: Params = {"active": self.active}
         for name, tensor in self.params.items():
             tensors[f"params/{name}"] = tensor
-            for key, value in self.optimizer.state[tensor].items():
-                tensors[f"adam/{key}/{name}"] = value
+            for key, value in self.optimizer.state.get(tensor, {}).items():
+                tensors[f"optimiser/{key}/{name}"] = value
         for model, kept in self.kept.items():
             tensors |= {f"kept/{model}/{name}": tensor for name, tensor in kept.items()}
         meta = {
@@ -501,9 +551,10 @@ class _State:
             self.select(tensors["active"])
         for name, tensor in self.params.items():
             tensor.data.copy_(tensors[f"params/{name}"])
-            self.optimizer.state[tensor] = {
-                key: tensors[f"adam/{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+            keys = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
+            saved = {key: tensors[at] for key in keys if (at := f"optimiser/{key}/{name}") in tensors}
+            if saved:
+                self.optimizer.state[tensor] = saved
         for name, tensor in tensors.items():
             if name.startswith("kept/"):
                 _, model, parameter = name.split("/", 2)
