@@ -1329,6 +1329,17 @@ def test_checkpoint_of_other_code_is_not_resumed(tmp_path, monkeypatch):
     assert ex._checkpoint("base", [{"seed": 0}], machine) != before
 
 
+def test_numbers_too_small_for_full_speed_become_zero_while_a_stack_trains():
+    tiny = torch.full((16,), 1e-30)
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor cannot")
+    with ex._one_thread("cpu"):
+        assert (tiny * 1e-10).count_nonzero() == 0
+    assert (tiny * 1e-10).count_nonzero() == 16
+    with ex._one_thread("cuda"):
+        assert (tiny * 1e-10).count_nonzero() == 16
+
+
 def test_workers_leave_when_their_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
