@@ -60,6 +60,46 @@ def agreement(predicted: Tensor, pairs: Tensor, candidates: Sequence[str], p: in
     return shares | {"other": 1.0 - sum(shares.values())}
 
 
+def shape_bias(predicted: Tensor, shape: Tensor, texture: Tensor) -> dict[str, float]:
+    """Does a classifier follow the shape or the texture of cue-conflict images?
+
+    shape bias = shape decisions / (shape decisions + texture decisions). Answers that are
+    neither are left out of it, so their share matters for how much it says. Source: Geirhos
+    et al. (2019), section 2.
+
+    Parameters
+    ----------
+    predicted, shape, texture
+        Classes, [N] each; shape and texture differ in every image.
+
+    Returns
+    -------
+    dict
+        ``images``, ``shape``, ``texture`` and ``neither`` (numbers of decisions),
+        ``shape_bias``, and ``low`` and ``high``, its 95 % interval over images (Wilson). The
+        last three are nan where no image was decided by shape or by texture.
+
+    >>> one = torch.tensor([1, 1, 1, 2, 0])
+    >>> found = shape_bias(one, shape=torch.ones(5), texture=torch.full((5,), 2))
+    >>> found["shape"], found["texture"], found["neither"], found["shape_bias"]
+    (3, 1, 1, 0.75)
+    """
+    if not len(predicted) == len(shape) == len(texture):
+        raise ValueError(
+            f"predicted, shape and texture have {len(predicted)}, {len(shape)} and {len(texture)} entries: "
+            "expected one of each an image"
+        )
+    if bool((shape == texture).any()):
+        raise ValueError(f"{int((shape == texture).sum())} images have shape and texture of one class: no conflict")
+    by_shape, by_texture = int((predicted == shape).sum()), int((predicted == texture).sum())
+    decided = by_shape + by_texture
+    low, high = wilson(by_shape, decided) if decided else (math.nan, math.nan)
+    return {
+        "images": len(predicted), "shape": by_shape, "texture": by_texture, "neither": len(predicted) - decided,
+        "shape_bias": by_shape / decided if decided else math.nan, "low": low, "high": high,
+    }  # fmt: skip
+
+
 def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (95 % by default).
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sicore.arithmetic import Computation, all_pairs
-from sicore.measure import accuracy, agreement, mean_interval, samples_needed, summary, wilson
+from sicore.measure import accuracy, agreement, mean_interval, samples_needed, shape_bias, summary, wilson
 
 CANDIDATES = ("a^2 + ab", "2a^2", "2b^2")
 
@@ -143,3 +143,28 @@ def test_samples_needed_is_nan_where_the_level_is_never_reached():
 def test_samples_needed_with_lists_of_different_length_is_an_error():
     with pytest.raises(ValueError, match="zip"):
         samples_needed([0, 1], [0.5])
+
+
+def test_shape_bias_by_hand():
+    shape, texture = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([1, 1, 2, 2, 0, 0])
+    found = shape_bias(torch.tensor([0, 1, 1, 1, 1, 1]), shape, texture)
+    assert (found["shape"], found["texture"], found["neither"], found["images"]) == (3, 1, 2, 6)
+    assert found["shape_bias"] == 0.75
+    assert (found["low"], found["high"]) == wilson(3, 4)
+    only = shape_bias(shape, shape, texture)
+    assert (only["shape_bias"], only["high"]) == (1.0, 1.0)
+    swapped = shape_bias(torch.tensor([0, 1, 1, 1, 1, 1]), texture, shape)
+    assert swapped["shape_bias"] == 0.25
+
+
+def test_shape_bias_without_a_decision_is_no_number():
+    found = shape_bias(torch.tensor([5, 5]), torch.tensor([0, 1]), torch.tensor([1, 0]))
+    assert found["neither"] == 2
+    assert all(math.isnan(found[name]) for name in ("shape_bias", "low", "high"))
+
+
+def test_shape_bias_needs_conflicts():
+    with pytest.raises(ValueError, match="1 images have shape and texture of one class"):
+        shape_bias(torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match="have 1, 2 and 2 entries"):
+        shape_bias(torch.tensor([0]), torch.tensor([0, 1]), torch.tensor([1, 2]))
