@@ -345,3 +345,25 @@ def pretty(computation: str) -> str:
     for digit, raised in (("^2", "²"), ("^3", "³")):
         computation = computation.replace(digit, raised)
     return computation
+
+
+def picture_grid(rows: Mapping[str, Tensor], columns: Sequence[str] = ()) -> Figure:
+    """Pictures in rows, each with its name, under the names of the columns.
+
+    Every value of ``rows`` is [n, 3, H, W], uint8.
+    """
+    most = max(len(pictures) for pictures in rows.values())
+    figure, panels = plt.subplots(
+        len(rows), most, figsize=(0.62 * most + 1.2, 0.68 * len(rows) + 0.5), layout="constrained", squeeze=False
+    )
+    for line, (name, pictures) in zip(panels, rows.items(), strict=True):
+        for axes in line:
+            axes.axis("off")
+        for axes, picture in zip(line, pictures, strict=False):
+            axes.imshow(picture.permute(1, 2, 0).numpy(), interpolation="nearest")
+        line[0].text(
+            -0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9.5, clip_on=False
+        )
+    for axes, name in zip(panels[0], columns, strict=False):
+        axes.set_title(name, fontsize=8, rotation=35, ha="left", va="bottom", rotation_mode="anchor", pad=2)
+    return figure

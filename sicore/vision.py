@@ -255,7 +255,7 @@ def _centres(size: int) -> tuple[Tensor, Tensor]:
 
 def _object(scenes: Scenes, size: int) -> Tensor:
     """How much of each pixel the object covers, [N, H, W], 0 to 1."""
-    bent = F.interpolate(scenes.displacement, (size, size), mode="bicubic", align_corners=True)
+    bent = (scenes.displacement.flatten(2) @ _spread(size)).view(len(scenes), 2, size, size)
     x, y = _centres(size)
     at = torch.stack([x + bent[:, 0], y + bent[:, 1]], 1).flatten(2)  # [N, 2, H * W]
     grid = torch.baddbmm(scenes.placement[:, :, 2:], scenes.placement[:, :, :2], at)
@@ -271,8 +271,21 @@ def _object(scenes: Scenes, size: int) -> Tensor:
 def _cells(scenes: Scenes, size: int) -> Tensor:
     """The nearest site of every pixel, [N, H, W]."""
     x, y = _centres(size)
-    sites = scenes.sites[:, :, :, None, None]  # [N, C, 2, 1, 1]
-    return ((x - sites[:, :, 0]) ** 2 + (y - sites[:, :, 1]) ** 2).argmin(1)
+    sites = scenes.sites[..., None, None]  # [N, C, 2, 1, 1]
+    nearest = torch.zeros(len(scenes), size, size, dtype=torch.int64)
+    least = torch.full((len(scenes), size, size), torch.inf)
+    for cell in range(sites.shape[1]):  # argmin over an inner axis takes several times as long
+        distance = (x - sites[:, cell, 0]) ** 2 + (y - sites[:, cell, 1]) ** 2
+        nearest.masked_fill_(distance < least, cell)
+        least = torch.minimum(least, distance)
+    return nearest
+
+
+@functools.lru_cache(maxsize=4)
+def _spread(size: int) -> Tensor:
+    """Bicubic interpolation from a 4 x 4 grid to size x size pixels, as a matrix [16, size * size]."""
+    corners = torch.eye(16).view(16, 1, 4, 4)
+    return F.interpolate(corners, (size, size), mode="bicubic", align_corners=True).flatten(1)
 
 
 def _fill(scenes: Scenes, size: int) -> Tensor:
