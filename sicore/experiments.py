@@ -1,47 +1,32 @@
 """The three stages of the arithmetic experiment, each kept in the store.
 
-``base_models`` -> ``subnetworks`` -> ``transfers``. Every object is determined by its
-*spec*, a dictionary of settings in which the spec of what it was made from is nested;
-the spec's hash is its key. What is there is read; what is missing is trained in stacks
-by several processes. Neither the stack nor the number of processes changes a bit of a
-result on a CPU.
+``base_models`` -> ``subnetworks`` -> ``transfers``. What is there is read; what is missing is
+trained in stacks by several processes (see :mod:`sicore.jobs`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import math
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm  # plain text: a notebook's widget needs scripts from outside
 
 from sicore import arithmetic as ar
 from sicore.discovery import discover
 from sicore.files import canonical_json
+from sicore.jobs import DTYPES, Cost, Machine, Spec, check_dtype, checkpoint, make
 from sicore.masking import Params, maskable, parameter_groups
 from sicore.measure import accuracy, agreement, best_constant
 from sicore.models import Dropout, gpt2, stack, unstack
 from sicore.seeding import derive, generator
-from sicore.store import Store
 from sicore.subnetwork import Subnetwork
-from sicore.training import check_device, keep_freed_memory, train
+from sicore.training import check_device, train
 from sicore.transfer import Start, complement, sampled, start, transfer
-
-Spec = dict[str, Any]
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 INHERITED = ("embeddings", "norms", "biases")
 """What the released code copies beside the masked weights (see :func:`sicore.masking.parameter_groups`)."""
@@ -95,76 +80,6 @@ CONDITIONS = {
 """The conditions that have a name; the first eight are those of the main figure."""
 
 MAIN_CONDITIONS = tuple(CONDITIONS)[:8]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how to compute; nothing here changes a result on a CPU.
-
-    Parameters
-    ----------
-    store
-        Where objects are kept.
-    device
-        ``cpu``, ``cuda`` or ``cuda:N``.
-    workers
-        Processes of one thread each; 0 for one per available core, and for one on a GPU.
-    stack
-        Most models trained together in one process; 0 for what suits the device. Either
-        way no more than the free memory holds.
-    """
-
-    store: Store
-    device: str = "cpu"
-    workers: int = 0
-    stack: int = 8
-
-    @classmethod
-    def open(cls, *, store: str = "", device: str = "cpu", workers: int = 0, stack: int = 8) -> Machine:
-        """Check every setting before anything is computed."""
-        check_device(device)
-        if workers < 0:
-            raise ValueError(f"workers = {workers}: expected 0 (one per core) or more")
-        if stack < 0:
-            raise ValueError(f"stack = {stack}: expected 1 or more, or 0 for what suits the device")
-        return cls(Store.open(store or None), device, workers, stack)
-
-    @property
-    def processes(self) -> int:
-        """Number of processes that will be used."""
-        if self.device != "cpu":
-            return self.workers or 1
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.workers or cores
-
-    def fits(self, spec: Spec) -> int:
-        """How many models of this kind are trained together.
-
-        ``stack``, but no more than half of the free memory holds, shared by the processes and
-        rounded down to a power of two, so that a small change of the free memory changes nothing.
-        """
-        room = free_memory(self.device) / 2 / self.processes / memory_of(spec)
-        return min(self.stack or (24 if self.device == "cpu" else 1024), 2 ** int(math.log2(max(room, 1))))
-
-    def dtype(self, asked: str) -> str:
-        """``asked``, or ``float32`` where the processor would only imitate bfloat16, several times slower."""
-        _check_dtype(asked)
-        if asked == "float32" or self.device != "cpu":
-            return asked
-        able = torch.cpu.get_capabilities()
-        imitated = str(able.get("architecture")).startswith("x86") and not (able["amx_bf16"] or able["avx512_bf16"])
-        return "float32" if imitated else asked
-
-
-def free_memory(device: str) -> int:
-    """Bytes that a new process could use on the device."""
-    if device != "cpu":
-        return int(torch.cuda.mem_get_info(torch.device(device))[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 4 * 2**30  # no such file: not Linux
 
 
 def memory_of(spec: Spec) -> int:
@@ -232,7 +147,7 @@ def base_models(
     """
     ar.Computation.parse(computation)
     ar.vocabulary(numbers, p)
-    _check_dtype(dtype)
+    check_dtype(dtype)
     _check_counts(
         steps=steps, batch=batch, every=every, train_pairs=train_pairs, validation_pairs=validation_pairs,
         test_pairs=test_pairs,
@@ -283,7 +198,7 @@ def subnetworks(
     the accuracy of the best constant answer on the subtask.
     """
     ar.Computation.parse(computation)
-    _check_dtype(dtype)
+    check_dtype(dtype)
     _check_counts(
         steps=steps, batch=batch, every=every, pairs=pairs, validation_pairs=validation_pairs, test_pairs=test_pairs
     )
@@ -353,7 +268,7 @@ def transfers(
     """
     for text in (computation, *candidates):
         ar.Computation.parse(text)
-    _check_dtype(dtype)
+    check_dtype(dtype)
     _check_counts(steps=steps, batch=batch, every=every, validation_pairs=validation_pairs, test_pairs=test_pairs)
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
         raise ValueError(f"epochs = {epochs!r}: expected an integer of 1 or more, or 0 to train for steps")
@@ -434,54 +349,7 @@ def transfers(
 def _make(
     kind: str, specs: Sequence[Spec], machine: Machine, job: Callable[[list[Spec], Machine, Any], None]
 ) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:
-    """Read every object of ``specs``; make the missing ones in chunks, in several processes."""
-    missing = [spec for spec in specs if machine.store.get(kind, spec) is None]
-    if missing:
-        # Chunks of all specs, so that a run that was killed finds its checkpoints again.
-        wanted = {canonical_json(spec) for spec in missing}
-        chunks = [chunk for chunk in _chunks(specs, machine) if any(canonical_json(spec) in wanted for spec in chunk)]
-        chunks.sort(key=lambda chunk: -sum(map(_length, chunk)))  # a long one last would run alone
-        total = sum(map(_length, missing))
-        largest = max(map(len, chunks))
-        with tqdm(
-            total=total, desc=f"{kind}: {len(missing)} to train, at most {largest} in a stack", unit="step",
-            unit_scale=True, mininterval=1,
-        ) as bar:  # fmt: skip
-            # Starting processes takes as long as this much work.
-            little = sum(_operations(spec) for spec in missing) < 5e11
-            if machine.processes == 1 or len(chunks) == 1 or (little and machine.device == "cpu"):
-                # First what no other process is at work on, then wait for those.
-                for wait_for_others in (False, True):
-                    chunks = [
-                        chunk for chunk in chunks
-                        if not _run(kind, chunk, machine, job, bar.update, wait_for_others)
-                    ]  # fmt: skip
-            else:
-                _run_in_processes(kind, chunks, machine, job, bar)
-            bar.update(total - bar.n)  # models that stopped early took fewer steps
-    found = [machine.store.get(kind, spec) for spec in specs]
-    lost = sum(one is None for one in found)
-    if lost:
-        raise RuntimeError(
-            f"{lost} of {len(specs)} objects ({kind}) are not in the store {machine.store.root} after they were made. "
-            "Was the package's code edited during the run, or the store cleared? Run again"
-        )
-    return found  # type: ignore[return-value]
-
-
-def _chunks(specs: Sequence[Spec], machine: Machine) -> list[list[Spec]]:
-    """Stacks of specs that can train together, small enough to keep every process busy."""
-    groups: dict[str, list[Spec]] = {}
-    for spec in specs:
-        groups.setdefault(canonical_json(_shared(spec)), []).append(spec)
-    chunks = []
-    for group in groups.values():
-        parts = max(
-            -(-len(group) // machine.fits(group[0])), min(machine.processes, len(group)) if len(groups) == 1 else 1
-        )
-        size = -(-len(group) // parts)
-        chunks += [group[i : i + size] for i in range(0, len(group), size)]
-    return chunks
+    return make(kind, specs, machine, job, Cost(_length, _operations, memory_of, _shared))
 
 
 def _operations(spec: Spec) -> float:
@@ -503,95 +371,6 @@ def _shared(spec: Spec) -> Spec:
         key: _shared(value) if isinstance(value, dict) else value
         for key, value in spec.items() if key not in own
     }  # fmt: skip
-
-
-def _run(
-    kind: str, chunk: list[Spec], machine: Machine, job: Callable[..., None], progress: Any, wait_for_others: bool
-) -> bool:
-    """Make one chunk. False when another process is making it and we were not to wait for that."""
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(machine.store.lock(kind, {"chunk": chunk}, wait=wait_for_others))
-        except TimeoutError:
-            return False
-        held.enter_context(_one_thread(machine.device))
-        missing = [spec for spec in chunk if machine.store.get(kind, spec) is None]
-        if missing:
-            job(missing, machine, progress)
-    return True
-
-
-@contextlib.contextmanager
-def _one_thread(device: str) -> Iterator[None]:
-    # One thread a process: faster for stacks of small products than two threads on one,
-    # and the bits do not depend on how many cores the machine has.
-    # Numbers below 1e-38 become 0: late in a search most soft masks are that small, and a
-    # processor takes several times as long for them.
-    threads = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_flush_denormal(False)
-
-
-_steps_done: Any = None  # shared counter of a worker process
-
-
-def _start_worker(counter: Any) -> None:
-    global _steps_done
-    _steps_done = counter
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
-
-
-def _leave_with_parent(parent: int) -> None:
-    """End this process when the one that started it is gone, killed for example."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _count(steps: int) -> None:
-    with _steps_done.get_lock():
-        _steps_done.value += steps
-
-
-def _run_in_worker(
-    kind: str, chunk: list[Spec], machine: Machine, job: Callable[..., None], wait_for_others: bool
-) -> bool:
-    return _run(kind, chunk, machine, job, _count, wait_for_others)
-
-
-def _run_in_processes(
-    kind: str, chunks: list[list[Spec]], machine: Machine, job: Callable[..., None], bar: Any
-) -> None:
-    context = multiprocessing.get_context("spawn")  # fork is unsafe once torch has threads
-    counter = context.Value("q", 0)
-    workers = min(machine.processes, len(chunks))
-    with ProcessPoolExecutor(workers, context, _start_worker, (counter,)) as pool:
-        waiting = {pool.submit(_run_in_worker, kind, chunk, machine, job, False): chunk for chunk in chunks}
-        try:
-            while waiting:
-                done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                bar.update(counter.value - bar.n)
-                for future in done:
-                    chunk = waiting.pop(future)
-                    if not future.result():  # another process is at it: last in the queue, and then we wait
-                        waiting[pool.submit(_run_in_worker, kind, chunk, machine, job, True)] = chunk
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in multiprocessing.active_children():
-                worker.terminate()  # what it has saved stays; leaving the block would wait for it
-            raise
-
-
-def _checkpoint(kind: str, chunk: list[Spec], machine: Machine) -> str:
-    return str(machine.store.path(kind, {"chunk": chunk}).with_suffix(".checkpoint"))
 
 
 # ---------------------------------------------------------------------------------------
@@ -620,7 +399,7 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
         params, data, steps=one["steps"], lr=one["lr"], weight_decay=one["weight_decay"], linear_decay=True,
         limit=one["limit"] or None, clip=one["clip"], every=one["every"],
         evaluate=lambda params, context, step, active: {"accuracy": check(params, active)},
-        metric="accuracy", target=one["target"], progress=progress, checkpoint=_checkpoint("base", specs, machine),
+        metric="accuracy", target=one["target"], progress=progress, checkpoint=checkpoint("base", specs, machine),
         streams=dropout.generators,
     )  # fmt: skip
     test = torch.stack([pairs[2] for pairs in split]).to(device)
@@ -657,7 +436,7 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
         initial_logit=one["initial_logit"], final_temperature=one["final_temperature"], stages=one["stages"],
         skip_temperature=one["skip_temperature"], weight_decay=one["weight_decay"],
         accuracy=_Accuracy(validation, subtask, base), every=one["every"], dtype=_dtype_of_masked(one, one),
-        progress=progress, checkpoint=_checkpoint("subnetwork", specs, machine),
+        progress=progress, checkpoint=checkpoint("subnetwork", specs, machine),
     )  # fmt: skip
     every = torch.arange(len(specs))
     inside = source | {name: source[name] * mask for name, mask in masks.items()}
@@ -710,7 +489,7 @@ def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None
         moved, data, accuracy=_Accuracy(validation, computation, base), keep_best=True,
         dtype=_dtype_of_masked(one, one["source"]), steps=one["steps"], lr=one["lr"], target=one["target"],
         weight_decay=one["weight_decay"], clip=one["clip"], every=one["every"], progress=progress,
-        checkpoint=_checkpoint("transfer", specs, machine), streams=dropout.generators,
+        checkpoint=checkpoint("transfer", specs, machine), streams=dropout.generators,
     )  # fmt: skip
     predicted = ar.predict(trained.params, test, n_head=base["n_head"], numbers=base["numbers"])
     answers = computation(test[..., 0], test[..., 1], base["p"])
@@ -903,11 +682,6 @@ def _history(rows: list[dict[str, float]], k: int) -> list[dict[str, float]]:
 
 def _to(tensors: Params, device: str | torch.device) -> Params:
     return {name: tensor.to(device) for name, tensor in tensors.items()}
-
-
-def _check_dtype(dtype: str) -> None:
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype = {dtype!r}: expected one of {', '.join(DTYPES)}")
 
 
 def _check_counts(**counts: int) -> None:

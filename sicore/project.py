@@ -18,6 +18,7 @@ NUMERIC = (
     "discovery",
     "transfer",
     "measure",
+    "jobs",
     "experiments",
 )
 """Modules whose code decides what a trained object is."""

@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock
 
 from sicore import experiments as ex
+from sicore import jobs
 from sicore.arithmetic import Computation
 from sicore.files import canonical_json
 from sicore.masking import parameter_groups
@@ -59,6 +60,10 @@ def chain(machine, seeds=(0, 1), **move):
 def made(tmp_path_factory):
     machine = open_machine(tmp_path_factory.mktemp("store"), stack=8)
     return machine, *chain(machine)
+
+
+def chunks_of(specs, machine):
+    return jobs.chunks_of(specs, machine, jobs.Cost(ex._length, ex._operations, ex.memory_of, ex._shared))
 
 
 def with_sources(made, folder, kinds=("base", "subnetwork"), **settings):
@@ -192,14 +197,14 @@ def test_results_do_not_depend_on_the_stack(made, tmp_path):
 @pytest.fixture
 def enough_work(monkeypatch):
     """Any training is worth new processes; how often some were started."""
-    plain, started = ex._run_in_processes, []
+    plain, started = jobs._run_in_processes, []
 
     def count(*args):
         started.append(args)
         plain(*args)
 
     monkeypatch.setattr(ex, "_operations", lambda spec: 1e15)
-    monkeypatch.setattr(ex, "_run_in_processes", count)
+    monkeypatch.setattr(jobs, "_run_in_processes", count)
     return started
 
 
@@ -568,15 +573,15 @@ def test_runs_of_one_length_share_a_stack_whatever_they_start_from(made, whole, 
     machine = open_machine(tmp_path, stack=1024)
     found = [*made[2], dataclasses.replace(made[2][0], spec={**made[2][0].spec, "penalty": 1e-3})]
     specs = specs_of(found, conditions=tuple(ex.CONDITIONS), draws=(0, 1))
-    assert list(map(len, ex._chunks(specs, machine))) == [len(ex.CONDITIONS) * 3 * 2 * 2]
+    assert list(map(len, chunks_of(specs, machine))) == [len(ex.CONDITIONS) * 3 * 2 * 2]
     others = specs_of(made[2], conditions=["subnetwork"])
     for change in (
         {"lr": 1e-3}, {"target": 1.0}, {"dtype": "bfloat16"}, {"computation": "ab"}, {"all_positions": True},
         {"test_pairs": 19}, {"ambiguous": 11},
     ):  # fmt: skip
         mixed = [*others, *specs_of(made[2], conditions=["subnetwork"], **change)]
-        assert list(map(len, ex._chunks(mixed, machine))) == [4, 4], change
-    assert list(map(len, ex._chunks([*others, *specs_of(whole[1], conditions=["subnetwork"])], machine))) == [4, 4]
+        assert list(map(len, chunks_of(mixed, machine))) == [4, 4], change
+    assert list(map(len, chunks_of([*others, *specs_of(whole[1], conditions=["subnetwork"])], machine))) == [4, 4]
 
 
 # Lengths of runs
@@ -597,7 +602,7 @@ def test_epochs_give_every_training_set_a_length_of_its_own(made, tmp_path):
     assert [(spec["steps"], spec["every"]) for spec in specs] == [(10, 2), (15, 3)] * 2
     histories = [history_steps(machine, spec) for spec in specs]
     assert histories == [[2, 4, 6, 8, 10], [3, 6, 9, 12, 15]] * 2
-    chunks = ex._chunks(specs, machine)
+    chunks = chunks_of(specs, machine)
     assert sorted([spec["n_disambiguation"] for spec in chunk] for chunk in chunks) == [[0, 0], [6, 6]]
 
 
@@ -973,7 +978,7 @@ def test_processes_are_the_workers_or_the_cores_or_one_on_a_gpu(tmp_path, monkey
 
 def room_for(monkeypatch, spec, models, processes=1):
     """Let the free memory be twice what so many models need in each of the processes."""
-    monkeypatch.setattr(ex, "free_memory", lambda device: int(2 * processes * models * ex.memory_of(spec)))
+    monkeypatch.setattr(jobs, "free_memory", lambda device: int(2 * processes * models * ex.memory_of(spec)))
 
 
 @pytest.mark.parametrize(
@@ -992,32 +997,32 @@ def test_stack_is_a_power_of_two_that_fits_and_never_above_what_was_asked(
     spec = tiny(5, 0)
     for processes in (1, 3):
         room_for(monkeypatch, spec, room, processes)
-        assert ex.Machine(Store(tmp_path), device, processes, stack).fits(spec) == expected
+        assert ex.Machine(Store(tmp_path), device, processes, stack).fits(ex.memory_of(spec)) == expected
 
 
 def test_free_memory_is_asked_of_the_device(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: asked.append(device) or (123, 456))
-    assert ex.free_memory("cuda:1") == 123
+    assert jobs.free_memory("cuda:1") == 123
     assert asked == [torch.device("cuda:1")]
 
 
 def test_free_memory_of_the_processor_is_what_the_system_says(monkeypatch):
     monkeypatch.setattr(Path, "read_text", lambda path: "MemTotal: 99 kB\nMemAvailable:   7 kB\nSwapFree: 5 kB\n")
-    assert ex.free_memory("cpu") == 7 * 1024
+    assert jobs.free_memory("cpu") == 7 * 1024
     monkeypatch.setattr(Path, "read_text", lambda path: "MemTotal: 99 kB\n")
-    assert ex.free_memory("cpu") == 4 * 2**30
+    assert jobs.free_memory("cpu") == 4 * 2**30
 
     def missing(path):
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(Path, "read_text", missing)
-    assert ex.free_memory("cpu") == 4 * 2**30
+    assert jobs.free_memory("cpu") == 4 * 2**30
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="not Linux")
 def test_free_memory_is_above_nothing_and_below_all():
-    assert 0 < ex.free_memory("cpu") < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < jobs.free_memory("cpu") < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @pytest.mark.parametrize(("n_layer", "n_embd", "numbers"), [(1, 16, 12), (2, 128, 1000), (5, 64, 300), (1, 256, 50)])
@@ -1056,7 +1061,7 @@ ex._find_subnetworks = lambda specs, machine, progress: [
         name: torch.rand_like(built(spec["base"])[name]) < 0.3 for name in ex._masked_names(spec)
     }, {"history": []}) for spec in specs
 ]
-ex.Machine.fits = lambda machine, spec: 64
+ex.Machine.fits = lambda machine, memory: 64
 peak = lambda: 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 specs, plain = [], ex._train_transfers
 
@@ -1090,7 +1095,7 @@ def test_memory_of_a_model_is_above_what_a_training_takes(tmp_path):
 def test_chunks_hold_every_run_once_and_no_more_than_a_stack(tmp_path, count, stack, workers):
     machine = open_machine(tmp_path, stack=stack, workers=workers)
     specs = [tiny(5, seed) for seed in range(count)]
-    chunks = ex._chunks(specs, machine)
+    chunks = chunks_of(specs, machine)
     assert sorted(spec["seed"] for chunk in chunks for spec in chunk) == list(range(count))
     assert max(map(len, chunks)) <= stack
     assert len(chunks) >= min(workers, count)
@@ -1098,7 +1103,7 @@ def test_chunks_hold_every_run_once_and_no_more_than_a_stack(tmp_path, count, st
 
 def test_chunks_never_mix_what_cannot_train_together(tmp_path):
     specs = [{"steps": steps, "batch": 8, "base": tiny(5, seed)} for seed in range(4) for steps in (5, 6)]
-    chunks = ex._chunks(specs, open_machine(tmp_path))
+    chunks = chunks_of(specs, open_machine(tmp_path))
     assert all(len({spec["steps"] for spec in chunk}) == 1 for chunk in chunks)
     assert sum(map(len, chunks)) == 8
 
@@ -1107,7 +1112,7 @@ def test_chunks_hold_no_more_than_the_memory(tmp_path, monkeypatch):
     machine, specs = open_machine(tmp_path, stack=8), [tiny(5, seed) for seed in range(12)]
     for room, sizes in ((100, [6, 6]), (5, [4, 4, 4]), (0, [1] * 12)):
         room_for(monkeypatch, specs[0], room)
-        assert list(map(len, ex._chunks(specs, machine))) == sizes
+        assert list(map(len, chunks_of(specs, machine))) == sizes
 
 
 # Who makes what, and when
@@ -1210,11 +1215,11 @@ def test_chunk_that_another_has_made_is_not_made_again(tmp_path, another):
 @pytest.fixture
 def threads_as_processes(monkeypatch):
     """Worker processes take seconds to start; who makes what when is the same with threads."""
-    monkeypatch.setattr(ex, "_steps_done", None)
-    monkeypatch.setattr(ex, "keep_freed_memory", lambda: None)
-    monkeypatch.setattr(ex, "_leave_with_parent", lambda parent: None)
+    monkeypatch.setattr(jobs, "_steps_done", None)
+    monkeypatch.setattr(jobs, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(jobs, "_leave_with_parent", lambda parent: None)
     monkeypatch.setattr(
-        ex, "ProcessPoolExecutor",
+        jobs, "ProcessPoolExecutor",
         lambda workers, context, start, given: ThreadPoolExecutor(workers, initializer=start, initargs=given),
     )  # fmt: skip
 
@@ -1242,7 +1247,7 @@ def test_processes_are_started_only_for_enough_work(
     tmp_path, monkeypatch, enough_work, operations, device, workers, started
 ):
     monkeypatch.setattr(ex, "_operations", lambda spec: operations / 2)
-    monkeypatch.setattr(ex, "free_memory", lambda device: 2**40)
+    monkeypatch.setattr(jobs, "free_memory", lambda device: 2**40)
     machine = ex.Machine(Store(tmp_path), device, workers, 1)
     found = ex._make("thing", [tiny(5, 0), tiny(5, 1)], machine, lambda specs, machine, _: put_seed(machine, specs))
     assert seeds_of(found) == [0, 1]
@@ -1262,12 +1267,12 @@ def test_run_says_whether_the_chunk_was_made(tmp_path, another):
     release = another(machine, [tiny(5, 0)])
     job = job_that_lets_go_after(9, release, order)
     began = time.monotonic()
-    assert ex._run("thing", [tiny(5, 0)], machine, job, None, False) is False
+    assert jobs.run("thing", [tiny(5, 0)], machine, job, None, False) is False
     assert time.monotonic() - began < 5
     assert order == []
-    assert ex._run("thing", [tiny(5, 1)], machine, job, None, False) is True
+    assert jobs.run("thing", [tiny(5, 1)], machine, job, None, False) is True
     release.set()
-    assert ex._run("thing", [tiny(5, 0)], machine, job, None, True) is True
+    assert jobs.run("thing", [tiny(5, 0)], machine, job, None, True) is True
     assert order == [1, 0]
 
 
@@ -1322,32 +1327,32 @@ def test_base_model_that_has_not_learned_by_the_limit_is_left_out(made, tmp_path
 
 def test_checkpoint_of_other_code_is_not_resumed(tmp_path, monkeypatch):
     machine = open_machine(tmp_path)
-    before = ex._checkpoint("base", [{"seed": 0}], machine)
-    assert ex._checkpoint("base", [{"seed": 0}], machine) == before
-    assert ex._checkpoint("base", [{"seed": 1}], machine) != before
+    before = jobs.checkpoint("base", [{"seed": 0}], machine)
+    assert jobs.checkpoint("base", [{"seed": 0}], machine) == before
+    assert jobs.checkpoint("base", [{"seed": 1}], machine) != before
     monkeypatch.setattr("sicore.store.code_fingerprint", lambda: "other")
-    assert ex._checkpoint("base", [{"seed": 0}], machine) != before
+    assert jobs.checkpoint("base", [{"seed": 0}], machine) != before
 
 
 def test_numbers_too_small_for_full_speed_become_zero_while_a_stack_trains():
     tiny = torch.full((16,), 1e-30)
     if not torch.set_flush_denormal(False):
         pytest.skip("this processor cannot")
-    with ex._one_thread("cpu"):
+    with jobs.one_thread("cpu"):
         assert (tiny * 1e-10).count_nonzero() == 0
     assert (tiny * 1e-10).count_nonzero() == 16
-    with ex._one_thread("cuda"):
+    with jobs.one_thread("cuda"):
         assert (tiny * 1e-10).count_nonzero() == 16
 
 
 def test_workers_leave_when_their_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
-        "import multiprocessing, os, time, sicore.experiments as ex\n"
+        "import multiprocessing, os, time, sicore.jobs as jobs\n"
         "from concurrent.futures import ProcessPoolExecutor\n"
         "if __name__ == '__main__':\n"
         "    context = multiprocessing.get_context('spawn')\n"
-        "    pool = ProcessPoolExecutor(1, context, ex._start_worker, (context.Value('q', 0),))\n"
+        "    pool = ProcessPoolExecutor(1, context, jobs._start_worker, (context.Value('q', 0),))\n"
         "    print(pool.submit(os.getpid).result(), flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
