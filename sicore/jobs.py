@@ -217,12 +217,12 @@ def one_thread(device: str) -> Iterator[None]:
 _steps_done: Any = None  # shared counter of a worker process
 
 
-def _start_worker(counter: Any) -> None:
+def _start_worker(counter: Any, parent: int) -> None:
     global _steps_done
     _steps_done = counter
     torch.set_num_threads(1)
     keep_freed_memory()
-    threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_leave_with_parent, args=(parent,), daemon=True).start()
 
 
 def _leave_with_parent(parent: int) -> None:
@@ -249,7 +249,7 @@ def _run_in_processes(
     context = multiprocessing.get_context("spawn")  # fork is unsafe once torch has threads
     counter = context.Value("q", 0)
     workers = min(machine.processes, len(chunks))
-    with ProcessPoolExecutor(workers, context, _start_worker, (counter,)) as pool:
+    with ProcessPoolExecutor(workers, context, _start_worker, (counter, os.getpid())) as pool:
         waiting = {pool.submit(_run_in_worker, kind, chunk, machine, job, False): chunk for chunk in chunks}
         try:
             while waiting:

@@ -1345,6 +1345,27 @@ def test_numbers_too_small_for_full_speed_become_zero_while_a_stack_trains():
         assert (tiny * 1e-10).count_nonzero() == 16
 
 
+def test_worker_whose_parent_is_gone_before_it_begins_leaves_at_once(monkeypatch):
+    left = []
+
+    def leave(code):
+        left.append(code)
+        raise SystemExit
+
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(SystemExit):
+        jobs._leave_with_parent(os.getppid() + 1)
+    assert left == [1]
+    asked = []
+    monkeypatch.setattr(jobs, "_leave_with_parent", asked.append)
+    monkeypatch.setattr(jobs, "keep_freed_memory", lambda: None)
+    threads = torch.get_num_threads()
+    jobs._start_worker(None, 1234)
+    torch.set_num_threads(threads)
+    time.sleep(0.1)
+    assert asked == [1234], "the parent's own word, not who is the parent by now"
+
+
 def test_workers_leave_when_their_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
@@ -1352,7 +1373,7 @@ def test_workers_leave_when_their_parent_is_killed(tmp_path):
         "from concurrent.futures import ProcessPoolExecutor\n"
         "if __name__ == '__main__':\n"
         "    context = multiprocessing.get_context('spawn')\n"
-        "    pool = ProcessPoolExecutor(1, context, jobs._start_worker, (context.Value('q', 0),))\n"
+        "    pool = ProcessPoolExecutor(1, context, jobs._start_worker, (context.Value('q', 0), os.getpid()))\n"
         "    print(pool.submit(os.getpid).result(), flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
