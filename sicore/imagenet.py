@@ -203,7 +203,10 @@ def split(
     most
         At most so many of every class in both parts together (the paper takes 1,000), or all.
 
-    Raises ``ValueError`` for a class that has too few to leave one for training.
+    Raises
+    ------
+    ValueError
+        For a class that has too few to leave one for training.
     """
     if evaluation < 1 or (most is not None and most <= evaluation):
         raise ValueError(

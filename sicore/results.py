@@ -80,7 +80,7 @@ def write(
     figures
         Suffix -> figure, saved as ``<name><suffix>.png`` beside the table.
     dtype
-        Type of the matrix products that was really used (see :meth:`sicore.experiments.Machine.dtype`).
+        Type of the matrix products that was really used (see :meth:`sicore.jobs.Machine.dtype`).
     began
         ``time.monotonic()`` at the start of the notebook, for the wall time.
     keys
