@@ -197,15 +197,18 @@ def depth_curves(
         layout="constrained",
         squeeze=False,
     )
+    handles: dict[str, mpl.lines.Line2D] = {}
     for axes, depth in zip(panels.flat, depths, strict=False):
         part = table[table["n_layer"] == depth]
         means = summary(part, ["condition", "behaviour", "n_disambiguation"], "test_accuracy")
         for key in conditions:
             label, colour, marker, dash = CONDITIONS[key]
             own = means[(means["condition"] == key[0]) & (means["behaviour"] == key[1])].sort_values("n_disambiguation")
+            if own.empty:
+                continue
             x, y, half = own["n_disambiguation"], own["mean"], own["half_width"].fillna(0)
-            axes.plot(x, y, color=colour, marker=marker, ms=4, ls=dash, lw=1.7, label=label)
-            axes.fill_between(x, y - half, np.minimum(y + half, 1), color=colour, alpha=0.13, lw=0)
+            (handles[label],) = axes.plot(x, y, color=colour, marker=marker, ms=4, ls=dash, lw=1.7)
+            axes.fill_between(x, np.maximum(y - half, 0), np.minimum(y + half, 1), color=colour, alpha=0.1, lw=0)
             if paper is not None:
                 there = paper[
                     (paper["condition"] == key[0]) & (paper["behaviour"] == key[1]) & (paper["n_layer"] == depth)
@@ -221,7 +224,9 @@ def depth_curves(
                     mec=colour,
                     alpha=0.8,
                 )
-        _count_axis(axes, sorted(part["n_disambiguation"].unique()), least=0.8)
+        counts = sorted(part["n_disambiguation"].unique())
+        unit = min((count for count in counts if count > 0), default=1)
+        _count_axis(axes, counts, least=(np.log1p(counts[-1] / unit) - np.log1p(counts[0] / unit)) / 7)
         seeds = part["seed"].nunique()
         axes.set(
             title=f"{depth} layer{'s' if depth != 1 else ''}, {seeds} seed{'s' if seeds != 1 else ''}", ylim=(0, 1.03)
@@ -231,11 +236,11 @@ def depth_curves(
         axes.set_visible(False)
     for row in panels:
         row[0].set_ylabel("accuracy on unambiguous pairs")
-    handles, labels = panels[0][0].get_legend_handles_labels()
     if paper is not None:
-        handles.append(mpl.lines.Line2D([], [], ls="", marker="o", mfc="none", mec="grey"))
-        labels.append("the paper's value (hollow, same colour and marker)")
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        handles["the paper's value (hollow, same colour and marker)"] = mpl.lines.Line2D(
+            [], [], ls="", marker="o", mfc="none", mec="grey"
+        )
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
     return figure
 
 
