@@ -1088,7 +1088,8 @@ def test_memory_of_a_model_is_above_what_a_training_takes(tmp_path):
     models, taken, estimate = map(int, done.stdout.split())
     assert models == 8
     parameters = 4 * sum(p.numel() for p in gpt2(vocab=101, n_layer=2, n_embd=128, n_head=4).parameters())
-    assert 5 * parameters < taken / models < estimate
+    # Not more from below: what the first run has freed is used again, more of it or less.
+    assert parameters < taken / models < estimate
 
 
 @pytest.mark.parametrize(("count", "stack", "workers"), [(1, 8, 1), (7, 8, 2), (20, 8, 1), (20, 3, 4), (5, 1, 2)])
