@@ -232,7 +232,11 @@ def test_an_interrupt_stops_the_sweep_and_the_same_command_goes_on(project):
     )
     write_notebook(project / "notebooks" / "a.ipynb", waiting, WRITE)
     path = write_sweep(project, one=sized(1), two=sized(2))
-    process = subprocess.Popen([*COMMAND, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COMMAND, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Tests that run in the background of a shell inherit that interrupts are ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not (project / "began").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
