@@ -85,9 +85,8 @@ def pretrained(source: str, *, weights: str = "") -> nn.Module:
     ValueError
         When there is no such model, or the weights are those of another architecture.
     """
-    library, _, name = source.rpartition("torchvision:")
-    if library or source.startswith("torchvision:"):
-        return _from_torchvision(name, weights)
+    if source.startswith("torchvision:"):
+        return _from_torchvision(source.removeprefix("torchvision:"), weights)
     if weights:
         raise ValueError(f"weights = {weights!r}: only a source torchvision:NAME needs a file of weights")
     from transformers import AutoModelForImageClassification
@@ -115,6 +114,18 @@ def _from_torchvision(name: str, weights: str) -> nn.Module:
     except Exception as error:
         raise ValueError(f"weights = {weights!r} do not fit torchvision:{name}: {error}") from error
     return model
+
+
+def untrained(source: str, *, seed: int = 0) -> nn.Module:
+    """The architecture of a ``source`` (see :func:`pretrained`), newly initialised."""
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    with seeded(seed, "initialisation"):
+        if source.startswith("torchvision:"):
+            from torchvision.models import get_model
+
+            return get_model(source.removeprefix("torchvision:"), weights=None)
+        return AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(source, local_files_only=True))
 
 
 def head(model: nn.Module) -> str:

@@ -53,6 +53,7 @@ def discover(
     lr: float = 1e-3,
     penalty: float | Sequence[float] = 1e-7,
     initial_logit: float = -0.1,
+    initial_temperature: float = 1.0,
     final_temperature: float = 100.0,
     stages: int = 50,
     skip_temperature: bool = False,
@@ -63,6 +64,7 @@ def discover(
     dtype: torch.dtype = torch.float32,
     checkpoint: str | Path | None = None,
     progress: str | Callable[[int], None] | None = None,
+    capture: bool = True,
 ) -> tuple[Params, Trained]:
     """Search one subnetwork in each of K frozen networks.
 
@@ -78,8 +80,9 @@ def discover(
         Parameters to mask (see :func:`sicore.masking.maskable`).
     penalty
         lambda, for all or for each of the K searches.
-    initial_logit, final_temperature, stages
-        The paper's -0.1, 100 and 50 epochs.
+    initial_logit, initial_temperature, final_temperature, stages
+        The paper's -0.1, 1, 100 and 50 epochs. A mask starts at ``sigmoid(initial_temperature * initial_logit)``:
+        at 0.48 with the paper's, which a deep network with fixed running statistics does not survive.
     skip_temperature
         The released code's temperatures (see :func:`sicore.masking.temperature`).
     weight_decay
@@ -88,6 +91,8 @@ def discover(
         ``(effective parameters, active) -> [K]``: accuracy on the subtask, for the history.
     dtype
         Type of the masked weights handed to ``losses``; logits are float32.
+    checkpoint, progress, capture
+        As for :func:`sicore.training.train`.
 
     Returns
     -------
@@ -117,10 +122,13 @@ def discover(
     lam = lam.expand(K).contiguous()
     if not bool(((lam >= 0) & lam.isfinite()).all()):
         raise ValueError(f"penalty = {penalty!r}: expected finite numbers of 0 or more")
-    temperature(0, steps, stages=stages, final=final_temperature)  # checks both before any work
 
     def at(step: int) -> float:
-        return temperature(step, steps, stages=stages, final=final_temperature, skip=skip_temperature)
+        return temperature(
+            step, steps, stages=stages, initial=initial_temperature, final=final_temperature, skip=skip_temperature
+        )
+
+    at(0)  # checks the settings before any work
 
     # As a table: the step may be a tensor, in a captured training step.
     temperatures = torch.tensor([at(step) for step in range(steps)], device=next(iter(source.values())).device)
@@ -159,6 +167,6 @@ def discover(
     trained = train(
         objective, logits, batches, context={**source, **short, "penalty": lam},
         steps=steps, lr=lr, weight_decay=weight_decay, clip=clip, evaluate=measure, every=every,
-        checkpoint=checkpoint, progress=progress,
+        checkpoint=checkpoint, progress=progress, capture=capture,
     )  # fmt: skip
     return {name: hard_mask(tensor) for name, tensor in trained.params.items()}, trained

@@ -151,12 +151,14 @@ def initial_logits(source: Mapping[str, Tensor], names: Iterable[str], value: fl
     return {name: torch.full_like(source[name], value) for name in names}
 
 
-def temperature(step: int, steps: int, *, stages: int = 50, final: float = 100.0, skip: bool = False) -> float:
-    """Temperature at a training step: 1 in the first stage, ``final`` in the last.
+def temperature(
+    step: int, steps: int, *, stages: int = 50, initial: float = 1.0, final: float = 100.0, skip: bool = False
+) -> float:  # fmt: skip
+    """Temperature at a training step: ``initial`` in the first stage (the paper's 1), ``final`` in the last.
 
     The run is cut into ``stages`` equal parts (the paper's epochs) and the temperature
     is multiplied by a constant x from one part to the next: 1, x, x^2, ... with
-    x = final^(1 / (stages - 1)).
+    x = (final / initial)^(1 / (stages - 1)).
 
     Parameters
     ----------
@@ -174,10 +176,14 @@ def temperature(step: int, steps: int, *, stages: int = 50, final: float = 100.0
     [1.0, 100.0, 1000.0]
     """
     if stages < 2:
-        raise ValueError(f"stages = {stages!r}: the temperature needs at least 2 stages to rise from 1 to {final}")
-    if not final > 1:
-        raise ValueError(f"final = {final!r}: the final temperature must exceed 1, where the schedule starts")
+        raise ValueError(
+            f"stages = {stages!r}: the temperature needs at least 2 stages to rise from {initial} to {final}"
+        )
+    if not 0 < initial < float("inf"):
+        raise ValueError(f"initial = {initial!r}: expected a finite temperature above 0")
+    if not initial < final < float("inf"):
+        raise ValueError(f"final = {final!r}: the final temperature must exceed {initial}, where the schedule starts")
     stage = min(step * stages // max(steps, 1), stages - 1)
     if skip and stage:
         stage += 1
-    return float(final ** (stage / (stages - 1)))
+    return float(initial * (final / initial) ** (stage / (stages - 1)))

@@ -209,6 +209,7 @@ def train(
     checkpoint_seconds: float = 60.0,
     progress: str | Callable[[int], None] | None = None,
     streams: Sequence[torch.Generator] = (),
+    capture: bool = True,
 ) -> Trained:
     """Train a stack of K models with AdamW, or with stochastic gradient descent.
 
@@ -251,6 +252,8 @@ def train(
         Generators that ``losses`` draws from. On a GPU the training step is captured as a
         CUDA graph, which has to know them; ``losses`` and ``batches`` then get the step as a
         tensor.
+    capture
+        False: on a GPU too every step runs as it is, for ``batches`` that come from the host.
 
     Raises
     ------
@@ -304,7 +307,7 @@ def train(
         descend()
         return value
 
-    replay = Replay(both, device, streams) if device.type == "cuda" else None
+    replay = Replay(both, device, streams) if device.type == "cuda" and capture else None
     while state.step < last and len(state.active):
         step = state.step
         if linear_decay:

@@ -9,7 +9,7 @@ Pavlick (2023), section 3.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,7 +166,7 @@ def transfer(
     starts: Sequence[Start],
     batches: Callable[[int, Tensor], Any],
     *,
-    accuracy: Callable[[Params, Tensor], Tensor] | None = None,
+    accuracy: Callable[[Params, Tensor], Tensor | Mapping[str, Tensor]] | None = None,
     dtype: torch.dtype = torch.float32,
     **settings: Any,
 ) -> Trained:
@@ -179,8 +179,8 @@ def transfer(
     starts
         One per model; all of one architecture.
     accuracy
-        ``(effective parameters, active) -> [K]`` on validation data, for the history;
-        with ``keep_best=True`` the best evaluation by it is returned.
+        ``(effective parameters, active) -> [K]`` on validation data, for the history, or
+        several by name; with ``keep_best=True`` the best evaluation by it is returned.
     dtype
         Type in which tensors with frozen entries are handed to ``losses``; the tensors
         that are trained keep their own.
@@ -212,7 +212,8 @@ def transfer(
 
     def measure(free: Params, context: Params, step: int, active: Tensor) -> dict[str, Tensor]:
         assert accuracy is not None
-        return {"accuracy": accuracy(effective(free, active), active)}
+        value = accuracy(effective(free, active), active)
+        return dict(value) if isinstance(value, Mapping) else {"accuracy": value}
 
     if accuracy is not None:
         settings = {"evaluate": measure, **settings}

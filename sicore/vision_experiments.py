@@ -1,0 +1,651 @@
+"""The stages of the vision experiment, each kept in the store.
+
+``base_models`` -> ``heads`` -> ``subnetworks`` -> ``transfers`` (paper, section 5 and appendix C).
+
+BatchNorm has running statistics, and what happens to them is part of the method: a base that trains
+moves them; a head, a linear probe and a search leave them as the base has them (evaluation mode);
+a transfer starts from the base's or from fresh ones and moves them; whatever is evaluated uses those
+that it ended with.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from sicore import classifiers
+from sicore.discovery import discover
+from sicore.files import canonical_json
+from sicore.jobs import DTYPES, Cost, Machine, Spec, check_dtype, checkpoint, make
+from sicore.masking import Params, maskable, parameter_groups
+from sicore.measure import shape_bias
+from sicore.models import stack, unstack
+from sicore.pictures import Batches, Pictures, normalised, pair, pictures, roles
+from sicore.project import code_fingerprint
+from sicore.seeding import derive, generator
+from sicore.subnetwork import Subnetwork
+from sicore.training import check_device, looped, state_of, train, vmapped
+from sicore.transfer import Start, sampled, start, transfer
+
+CODE = ("vision", "imagenet", "pictures", "classifiers", "vision_experiments")
+"""Modules that decide what an object of this experiment is, beside those of the whole project."""
+
+INHERITED = ("norms", "biases", "tokens", "head")
+"""What the released code copies beside the masked weights: all that is no kernel, the trained head too."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A row of the table: what a network starts from, what is trained, on which pictures.
+
+    Parameters
+    ----------
+    copied
+        Which of the base's maskable weights: ``subnetwork``, ``sampled`` (as many, drawn at random
+        layer by layer), ``everything`` or ``nothing``.
+    inherit
+        Groups of further parameters that are copied.
+    freeze
+        Hold the copied weights.
+    train
+        False: evaluated as it is.
+    mixture
+        Mean-pooled pictures for every ordinary one in a pass; None for as many as there are.
+    balanced
+        Every class equally often in a batch.
+    random_base
+        From a network that was never trained, with the subnetwork that was found in it.
+    after
+        Name of the condition from whose end this one goes on, with all weights trained. Each has half the steps.
+    """
+
+    copied: str
+    inherit: tuple[str, ...] = INHERITED
+    freeze: bool = False
+    train: bool = True
+    mixture: float | None = 0.0
+    balanced: bool = False
+    random_base: bool = False
+    after: str = ""
+
+
+_BODY = INHERITED[:-1]
+_HELD = Condition("subnetwork", freeze=True)
+
+CONDITIONS = {
+    "scratch": Condition("nothing", inherit=()),
+    "new_head": Condition("everything", train=False),
+    "fine_tuning": Condition("everything", inherit=_BODY),
+    "lp_ft": Condition("everything"),
+    "mixture_as_is": Condition("everything", inherit=_BODY, mixture=None),
+    "mixture_1_to_4": Condition("everything", inherit=_BODY, mixture=0.25),
+    "mixture_1_to_1": Condition("everything", inherit=_BODY, mixture=1.0),
+    "mixture_1_to_1_balanced": Condition("everything", inherit=_BODY, mixture=1.0, balanced=True),
+    "subnetwork": _HELD,
+    "subnetwork_fresh_head": Condition("subnetwork", inherit=_BODY, freeze=True),
+    "subnetwork_fresh_norms": Condition("subnetwork", inherit=("head",), freeze=True),
+    "subnetwork_alone": Condition("subnetwork", inherit=(), freeze=True),
+    "subnetwork_trainable": Condition("subnetwork"),
+    "subnetwork_then_free": Condition("subnetwork", after="subnetwork"),
+    "sampled": Condition("sampled", freeze=True),
+    "inherited_only": Condition("nothing"),
+    "random_network": Condition("subnetwork", freeze=True, random_base=True),
+}
+"""The conditions that have a name."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An object of this experiment: its ``spec``, ``tensors`` and ``meta``."""
+
+    spec: Spec
+    tensors: Params
+    meta: dict[str, Any]
+
+    @property
+    def data(self) -> Spec:
+        """The data spec at the bottom of its own."""
+        return dict(_base_of(self.spec)["data"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.data["seed"])
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """Values during training, by ``step``."""
+        return pd.DataFrame(self.meta["history"])
+
+
+# ---------------------------------------------------------------------------------------
+# The stages
+
+
+def base_models(
+    machine: Machine, seeds: Sequence[int], *, data: Spec, model: Spec, steps: int = 1500, batch: int = 64,
+    lr: float = 4e-3, weight_decay: float = 0.05, every: int = 250, dtype: str = "float32",
+) -> list[Stage]:  # fmt: skip
+    """Classifiers trained on the pretraining pictures, or as they come, one per seed.
+
+    Parameters
+    ----------
+    data
+        Of :func:`sicore.pictures.scenes` or :func:`sicore.pictures.photographs`.
+    model
+        ``{"resnet": settings}`` or ``{"vit": settings}``, settings of :func:`sicore.classifiers.resnet` and
+        :func:`sicore.classifiers.vit`; or ``{"pretrained": settings}``, of :func:`sicore.classifiers.pretrained`.
+    steps
+        0: as it is, untrained (``resnet``, ``vit``) or pretrained.
+    """
+    check_dtype(dtype)
+    _check(batch=batch, every=every)
+    if "pretrained" in model:
+        if steps:
+            raise ValueError(f"steps = {steps}: a pretrained model is taken as it is, with steps = 0")
+        model = {**model, "bytes": _checksum(state_of(classifiers.pretrained(**model["pretrained"])))}
+    elif steps and "pretraining" not in roles({**data, "seed": 0}):
+        raise ValueError("data: photographs come without a set for pretraining; name a pretrained model")
+    specs = [
+        {
+            "data": {**data, "seed": seed}, "model": model, "steps": steps, "batch": batch, "lr": lr,
+            "weight_decay": weight_decay, "every": every, **_where(machine, dtype),
+        } for seed in seeds
+    ]  # fmt: skip
+    for spec in specs[:1]:
+        _build(spec["model"], _outputs(spec), 0)
+    return _made("vision_base", specs, machine, _train_base)
+
+
+def heads(
+    machine: Machine, bases: Sequence[Stage], *, on: str = "training", steps: int = 1000, batch: int = 256,
+    lr: float = 1e-2, weight_decay: float = 1e-4,
+) -> list[Stage]:  # fmt: skip
+    """A new head for the classes of ``on``, trained on the features of the frozen base.
+
+    With ``on = "discovery"`` it is a linear probe: do the features hold what names mean-pooled pictures?
+    """
+    _check(steps=steps, batch=batch)
+    specs = [
+        {
+            "base": base.spec, "on": on, "steps": steps, "batch": batch, "lr": lr, "weight_decay": weight_decay,
+            "every": steps,
+        } for base in bases
+    ]  # fmt: skip
+    return _made("vision_head", specs, machine, _train_head)
+
+
+def subnetworks(
+    machine: Machine, headed: Sequence[Stage], *, steps: int = 1000, batch: int = 64, lr: float = 2e-2,
+    penalty: float = 1e-6, initial_logit: float = 0.1, initial_temperature: float = 10.0,
+    final_temperature: float = 100.0, stages: int = 50, every: int = 100,
+) -> list[Stage]:  # fmt: skip
+    """The subnetwork that recognises mean-pooled pictures, in every base with its new head.
+
+    Masked are all convolutions (of a ViT: all linear layers too), not the head (paper, appendix C).
+    ``tensors`` are the masks. The paper starts at logits of -0.1 and a temperature of 1; from there a deep
+    network with fixed running statistics does not recover in a search of this length.
+    """
+    _check(steps=steps, batch=batch, every=every)
+    specs = [
+        {
+            "headed": one.spec, "steps": steps, "batch": batch, "lr": lr, "penalty": penalty,
+            "initial_logit": initial_logit, "initial_temperature": initial_temperature,
+            "final_temperature": final_temperature, "stages": stages, "every": every,
+        } for one in headed
+    ]  # fmt: skip
+    return _made("vision_mask", specs, machine, _find_subnetwork)
+
+
+def transfers(
+    machine: Machine, found: Sequence[Stage], random_found: Sequence[Stage] = (), *, conditions: Sequence[str],
+    rates: Sequence[float] = (4e-3,), steps: int = 1000, batch: int = 64, weight_decay: float = 0.05,
+    momentum: float = -1.0, weighted: bool = True, every: int = 100,
+) -> list[Stage]:  # fmt: skip
+    """Train every row of the table, for every seed and learning rate.
+
+    Parameters
+    ----------
+    found, random_found
+        Subnetworks of trained and of untrained bases, of the same seeds.
+    conditions
+        Names of :data:`CONDITIONS`.
+    rates
+        Learning rates; :func:`chosen` picks one for each condition.
+    momentum
+        Stochastic gradient descent with this momentum (the paper's 0.9); below 0: AdamW.
+    weighted
+        Loss weighted by the inverse frequency of the classes (paper), but where batches are balanced.
+
+    Returns
+    -------
+    list
+        Each has as ``tensors`` its predictions on all test pictures (``test_KIND``) and its final parameters
+        (``params/NAME``), and in ``meta`` ``frozen``, ``inherited``, ``density``, ``steps``, ``seen`` (training
+        pictures, counted as often as they are seen) and ``seconds``. The history has accuracies on validation pictures.
+    """
+    _check(steps=steps, batch=batch, every=every)
+    for name in conditions:
+        if name not in CONDITIONS:
+            raise ValueError(f"conditions: {name!r} does not exist; expected some of {', '.join(CONDITIONS)}")
+        if CONDITIONS[name].random_base and not random_found:
+            raise ValueError(f"conditions: {name!r} needs random_found, subnetworks of untrained bases")
+    if not rates:
+        raise ValueError("rates is empty: name at least one learning rate")
+
+    def spec_of(name: str, one: Stage, lr: float, length: int) -> Spec:
+        row = CONDITIONS[name]
+        return {
+            "name": name, "condition": vars(row) | {"inherit": list(row.inherit)}, "source": one.spec,
+            "before": spec_of(row.after, one, lr, steps - length // 2) if row.after else None,
+            "steps": 0 if not row.train else length // 2 if row.after else length, "lr": lr if row.train else 0.0,
+            "batch": batch, "weight_decay": weight_decay, "momentum": momentum, "weighted": weighted, "every": every,
+        }  # fmt: skip
+
+    specs = []
+    for name in conditions:
+        for one in random_found if CONDITIONS[name].random_base else found:
+            specs += [spec_of(name, one, lr, steps) for lr in (rates if CONDITIONS[name].train else rates[:1])]
+    before = [spec["before"] for spec in specs if spec["before"]]
+    _made("vision_row", before, machine, _train_row)
+    return _made("vision_row", specs, machine, _train_row)
+
+
+def chosen(rows: Sequence[Stage]) -> list[Stage]:
+    """Of every condition the learning rate with the best accuracy on ordinary validation pictures, mean over seeds."""
+    runs = [(row.spec["name"], row.spec["lr"], row.meta["validation_ordinary"]) for row in rows]
+    means = pd.DataFrame(runs, columns=["name", "lr", "score"]).groupby(["name", "lr"])["score"].mean()
+    best = dict(means.groupby(level="name").idxmax())
+    return [row for row in rows if (row.spec["name"], row.spec["lr"]) == best[row.spec["name"]]]
+
+
+def table(rows: Sequence[Stage]) -> pd.DataFrame:
+    """One line a row and seed: accuracies on the test pictures, decisions on cue conflicts, what it started from."""
+    lines = []
+    for row in rows:
+        data = row.data
+        line = {"condition": row.spec["name"], "seed": row.seed, "lr": row.spec["lr"]}
+        line |= {name: row.meta[name] for name in ("steps", "seen", "frozen", "inherited", "density", "seconds")}
+        line["validation_accuracy"] = row.meta["validation_ordinary"]
+        for kind in ("ordinary", "mean_pooled", "silhouette"):
+            if f"test_{kind}" in row.tensors:
+                labels = pictures(data, f"test_{kind}").labels
+                line[f"accuracy_{kind}"] = float((row.tensors[f"test_{kind}"] == labels).float().mean())
+        conflicts = pictures(data, "test_conflict")
+        assert conflicts.texture is not None
+        decided = shape_bias(row.tensors["test_conflict"], conflicts.labels, conflicts.texture)
+        line |= {"shape_bias": decided["shape_bias"], "bias_low": decided["low"], "bias_high": decided["high"]}
+        line |= {name: decided[name] for name in ("images", "shape", "texture", "neither")}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def bias_by_class(rows: Sequence[Stage]) -> pd.DataFrame:
+    """Decisions on cue conflicts, counted by ``condition``, ``seed`` and ``class`` (of the shape)."""
+    lines = []
+    for row in rows:
+        conflicts = pictures(row.data, "test_conflict")
+        assert conflicts.texture is not None
+        for number, name in enumerate(conflicts.classes):
+            own = conflicts.labels == number
+            if own.any():
+                decided = shape_bias(row.tensors["test_conflict"][own], conflicts.labels[own], conflicts.texture[own])
+                counts = {key: decided[key] for key in ("shape", "texture", "neither")}
+                lines.append({"condition": row.spec["name"], "seed": row.seed, "class": name, **counts})
+    return pd.DataFrame(lines)
+
+
+# ---------------------------------------------------------------------------------------
+# The jobs; each makes one object
+
+
+def _train_base(specs: list[Spec], machine: Machine, progress: Any) -> None:
+    (spec,), began = specs, time.monotonic()
+    device, data = check_device(machine.device), spec["data"]
+    model = _build(spec["model"], _outputs(spec), derive(data["seed"], "base"))
+    if "pretrained" in spec["model"]:
+        model = classifiers.pretrained(**spec["model"]["pretrained"])
+    params: Params = state_of(model)
+    meta: dict[str, Any] = {"history": []}
+    if spec["steps"]:
+        validation = pictures(data, "validation_pretraining")
+        call = _Call(model, spec, device)
+        trained = train(
+            call.losses(training=True), _to(stack([params]), device),
+            _batches(spec, data, {"pretraining": 1.0}, device), steps=spec["steps"], lr=spec["lr"],
+            weight_decay=spec["weight_decay"], linear_decay=True, every=spec["every"],
+            checkpoint=checkpoint("vision_base", specs, machine), progress=progress,
+            evaluate=lambda params, *_: {"accuracy": call.accuracy(unstack(params, 0), validation)}, capture=False,
+        )  # fmt: skip
+        params = _to(unstack(trained.params, 0), "cpu")
+        meta |= {"history": _history(trained.history)} | _read_apart(
+            call.predict(_to(params, device), validation), validation
+        )
+    machine.store.put("vision_base", spec, params, {**meta, "seconds": time.monotonic() - began})
+
+
+def _read_apart(predicted: Tensor, asked: Pictures) -> dict[str, float]:
+    """Accuracy on pretraining pairs, and how often at least the shape, or at least the texture, is right."""
+    (shape, texture), expected = pair(predicted), pair(asked.labels)
+    hits = {"": predicted == asked.labels, "shape_": shape == expected[0], "texture_": texture == expected[1]}
+    return {f"{part}accuracy": float(right.float().mean()) for part, right in hits.items()}
+
+
+def _train_head(specs: list[Spec], machine: Machine, progress: Any) -> None:
+    (spec,), began = specs, time.monotonic()
+    device, base = check_device(machine.device), spec["base"]
+    data, (params, _) = base["data"], _get("vision_base", base, machine)
+    known, model = pictures(data, spec["on"]), _build(base["model"], _outputs(base), 0)
+    name = classifiers.head(model)
+    model.set_submodule(name, nn.Identity())
+    features = _Call(model, base, device).scores(_to(params, device), known)
+    spread = features.std(0).clamp(min=1e-6)  # one learning rate then suits every base
+    features, labels = features / spread, known.labels.to(device)
+    order = torch.randint(
+        len(known), (spec["steps"], spec["batch"]), generator=generator(data["seed"], "head", spec["on"])
+    )
+    trained = train(
+        vmapped(nn.Linear(1, 1), lambda call, batch: F.cross_entropy(call(batch[0]), batch[1])),
+        {
+            "weight": torch.zeros(1, len(known.classes), features.shape[1], device=device),
+            "bias": torch.zeros(1, len(known.classes), device=device),
+        },
+        lambda step, active: (features[order[step]][None], labels[order[step]][None]),
+        steps=spec["steps"], lr=spec["lr"], weight_decay=spec["weight_decay"], linear_decay=True, every=spec["steps"],
+        progress=progress, capture=False,
+    )  # fmt: skip
+    own = {f"{name}.weight": trained.params["weight"][0] / spread, f"{name}.bias": trained.params["bias"][0]}
+    call, whole = _Call(_headed_model(base), base, device), _to({**params, **own}, device)
+    meta: dict[str, Any] = {"seconds": time.monotonic() - began, "history": _history(trained.history)}
+    for role in ("ordinary", "mean_pooled"):
+        meta[f"accuracy_{role}"] = float(call.accuracy(whole, pictures(data, f"test_{role}")))
+    machine.store.put("vision_head", spec, _to(own, "cpu"), meta)
+
+
+def _find_subnetwork(specs: list[Spec], machine: Machine, progress: Any) -> None:
+    (spec,), began = specs, time.monotonic()
+    device, base = check_device(machine.device), spec["headed"]["base"]
+    call = _Call(_headed_model(base), base, device)
+    source = _to(_headed(spec["headed"], machine), device)
+    validation = pictures(base["data"], "validation_mean_pooled")
+    masks, trained = discover(
+        call.losses(training=False), stack([source]), _masked_names(call.model),
+        _batches(spec, base["data"], {"discovery": 1.0}, device), steps=spec["steps"], lr=spec["lr"],
+        penalty=spec["penalty"], initial_logit=spec["initial_logit"], initial_temperature=spec["initial_temperature"],
+        final_temperature=spec["final_temperature"], stages=spec["stages"], every=spec["every"],
+        accuracy=lambda params, active: call.accuracy(unstack(params, 0), validation),
+        progress=progress, checkpoint=checkpoint("vision_mask", specs, machine), capture=False,
+    )  # fmt: skip
+    own = unstack(masks, 0)
+    parts = {
+        "": source | {name: source[name] * mask for name, mask in own.items()},
+        "ablated_": source | {name: source[name] * ~mask for name, mask in own.items()},
+        "full_model_": source,
+    }
+    kept = _to(own, "cpu")
+    meta = {
+        "density": Subnetwork(kept, _to(source, "cpu")).density,
+        "seconds": time.monotonic() - began, "history": _history(trained.history),
+    }  # fmt: skip
+    for kind in ("ordinary", "mean_pooled"):
+        asked = pictures(base["data"], f"test_{kind}")
+        meta |= {f"accuracy_{part}{kind}": float(call.accuracy(params, asked)) for part, params in parts.items()}
+    machine.store.put("vision_mask", spec, kept, meta)
+
+
+def _train_row(specs: list[Spec], machine: Machine, progress: Any) -> None:
+    (spec,), began = specs, time.monotonic()
+    device, row, before = check_device(machine.device), spec["condition"], spec["before"]
+    base = spec["source"]["headed"]["base"]
+    data = base["data"]
+    call = _Call(_headed_model(base), base, device)
+    begin = _start(spec, machine)
+    validation = {kind: pictures(data, f"validation_{kind}") for kind in ("ordinary", "mean_pooled")}
+
+    def measure(params: Params) -> dict[str, Tensor]:
+        return {kind: call.accuracy(params, asked) for kind, asked in validation.items()}
+
+    params, history = begin.params, []
+    if spec["steps"]:
+        shares = _shares(row["mixture"], data)
+        weights = _class_weights(shares, data) if spec["weighted"] and not row["balanced"] else None
+        trained = transfer(
+            call.losses(training=True, weights=weights),
+            [Start(_to(begin.params, device), _to(begin.frozen, device))],
+            _batches(spec, data, shares, device, balanced=row["balanced"]), steps=spec["steps"], lr=spec["lr"],
+            weight_decay=spec["weight_decay"], momentum=spec["momentum"] if spec["momentum"] >= 0 else None,
+            linear_decay=True, accuracy=lambda params, active: measure(unstack(params, 0)), every=spec["every"],
+            progress=progress, checkpoint=checkpoint("vision_row", specs, machine), capture=False,
+        )  # fmt: skip
+        params, history = _to(unstack(trained.params, 0), "cpu"), _history(trained.history)
+    moved = _to(params, device)
+    predicted = {
+        role: call.predict(moved, pictures(data, role)).to(torch.int16)
+        for role in roles(data)
+        if role.startswith("test_")
+    }
+    steps = spec["steps"] + (before["steps"] if before else 0)
+    meta = {
+        "steps": steps, "seen": steps * spec["batch"],
+        "frozen": sum(int(mask.sum()) for mask in begin.frozen.values()), "inherited": begin.inherited,
+        "density": _get("vision_mask", spec["source"], machine)[1]["density"], "history": history,
+        "seconds": time.monotonic() - began, **{f"validation_{kind}": float(x) for kind, x in measure(moved).items()},
+    }  # fmt: skip
+    kept = {f"params/{name}": tensor for name, tensor in params.items()}
+    machine.store.put("vision_row", spec, {**predicted, **kept}, meta)
+
+
+# ---------------------------------------------------------------------------------------
+# Pieces
+
+
+class _Call:
+    """A model that computes with given parameters: losses for a training, answers for an evaluation."""
+
+    def __init__(self, model: nn.Module, base: Spec, device: torch.device) -> None:
+        self.model = model.to(device).eval()
+        self.device, self.dtype = device, DTYPES[base["dtype"]]
+
+    def losses(self, *, training: bool, weights: Tensor | None = None) -> Any:
+        """As :func:`sicore.training.looped`; ``training`` moves the running statistics, otherwise they are used."""
+        weights = None if weights is None else weights.to(self.device)
+
+        def loss(call: Callable[..., Any], batch: tuple[Tensor, Tensor]) -> Tensor:
+            return F.cross_entropy(self._scores(call, batch[0]), batch[1], weight=weights)
+
+        return looped(copy.deepcopy(self.model).train(training), loss)
+
+    def _scores(self, call: Callable[..., Any], images: Tensor) -> Tensor:
+        x = normalised(images).contiguous(memory_format=torch.channels_last)
+        # Without the cache: it would hold the casts of weights that the next call replaces.
+        with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32, cache_enabled=False):
+            return classifiers.scores(call, x).float()
+
+    @torch.no_grad()
+    def scores(self, params: Params, asked: Pictures) -> Tensor:
+        """Scores of all classes, [N, classes]; the running statistics are those in ``params``."""
+        parts = []
+        for rows in torch.arange(len(asked)).split(250):
+            images = asked.take(rows, None).to(self.device)
+            parts.append(self._scores(lambda *x: functional_call(self.model, params, x), images))
+        return torch.cat(parts)
+
+    def predict(self, params: Params, asked: Pictures) -> Tensor:
+        """Classes, [N], on the CPU."""
+        return self.scores(params, asked).argmax(1).cpu()
+
+    def accuracy(self, params: Params, asked: Pictures) -> Tensor:
+        """[1], as evaluations of a stack of one want it."""
+        return (self.predict(params, asked) == asked.labels).float().mean()[None]
+
+
+def _batches(
+    spec: Spec, data: Spec, shares: Mapping[str, float], device: torch.device, *, balanced: bool = False
+) -> Batches:  # fmt: skip
+    parts = [(pictures(data, role), share) for role, share in shares.items()]
+    purpose = list(shares) + (["again"] if spec.get("before") else [])
+    return Batches(
+        parts, batch=spec["batch"], steps=spec["steps"], seed=derive(data["seed"], *purpose), balanced=balanced,
+        device=device,
+    )  # fmt: skip
+
+
+def _shares(mixture: float | None, data: Spec) -> dict[str, float]:
+    """How often each set is seen in a pass, for so many mean-pooled pictures an ordinary one."""
+    if mixture == 0:
+        return {"training": 1.0}
+    if mixture is None:
+        return {"training": 1.0, "discovery": 1.0}
+    return {"training": 1.0, "discovery": mixture * len(pictures(data, "training")) / len(pictures(data, "discovery"))}
+
+
+def _class_weights(shares: Mapping[str, float], data: Spec) -> Tensor:
+    """Inverse frequency of the classes among the pictures of a pass, [classes], 1 if all are as frequent."""
+    classes = len(pictures(data, "training").classes)
+    counts = torch.zeros(classes)
+    for role, share in shares.items():
+        counts += share * torch.bincount(pictures(data, role).labels, minlength=classes)
+    return counts.sum() / (counts.clamp(min=1) * classes)
+
+
+def _start(spec: Spec, machine: Machine) -> Start:
+    row, source = spec["condition"], spec["source"]
+    base, seed = source["headed"]["base"], source["headed"]["base"]["data"]["seed"]
+    if spec["before"]:
+        stored, meta = _get("vision_row", spec["before"], machine)
+        params = {name.removeprefix("params/"): tensor for name, tensor in stored.items() if name.startswith("params/")}
+        return Start(params, {}, meta["inherited"])
+    headed, fresh = _headed(source["headed"], machine), state_of(_headed_model(base, derive(seed, "transfer")))
+    groups = groups_of(_headed_model(base))
+    names = [name for group in row["inherit"] for name in groups[group]]
+    if row["copied"] == "everything":
+        fresh_names = set() if "head" in row["inherit"] else set(groups["head"])
+        params = {name: fresh[name] if name in fresh_names else headed[name] for name in fresh}
+        return Start(params, {}, sum(tensor.numel() for name, tensor in params.items() if name not in fresh_names))
+    found = Subnetwork({name: mask.bool() for name, mask in _get("vision_mask", source, machine)[0].items()}, headed)
+    if row["copied"] == "nothing":
+        found = found - found
+    elif row["copied"] == "sampled":
+        found = sampled(found, generator(seed, "transfer", "sampled"))
+    return start(fresh, found, inherit=names, freeze=row["freeze"])
+
+
+def groups_of(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """What a classifier holds beside its maskable weights: the groups of :data:`INHERITED`."""
+    prefix = classifiers.head(model)
+    own = set(state_of(model))
+    groups = {
+        kind: tuple(name for name in names if name in own and not name.startswith(f"{prefix}."))
+        for kind, names in parameter_groups(model).items()
+    }
+    return groups | {"head": tuple(name for name in own if name.startswith(f"{prefix}."))}
+
+
+def _masked_names(model: nn.Module) -> tuple[str, ...]:
+    return maskable(model, exclude=f"{classifiers.head(model)}.*")
+
+
+def _outputs(base: Spec) -> int:
+    role = "pretraining" if "pretraining" in roles(base["data"]) else "training"
+    return len(pictures(base["data"], role).classes)
+
+
+def _build(model: Spec, classes: int, seed: int) -> nn.Module:
+    """The architecture, newly initialised."""
+    kind = next((kind for kind in ("resnet", "vit", "pretrained", "untrained") if kind in model), None)
+    if kind is None:
+        raise ValueError(f"model = {model}: expected resnet, vit, pretrained or untrained")
+    if kind == "resnet":
+        settings = model[kind] | ({"depths": tuple(model[kind]["depths"])} if "depths" in model[kind] else {})
+        return classifiers.resnet(classes, **settings, seed=seed)
+    if kind == "vit":
+        return classifiers.vit(classes, **model[kind], seed=seed)
+    return classifiers.untrained(model[kind]["source"], seed=seed)
+
+
+def _headed_model(base: Spec, seed: int = 0) -> nn.Module:
+    """The base's architecture with a head for the classes of the training pictures, newly initialised."""
+    model = _build(base["model"], _outputs(base), seed)
+    return classifiers.renew_head(model, len(pictures(base["data"], "training").classes), seed=seed)
+
+
+def _headed(spec: Spec, machine: Machine) -> Params:
+    """Parameters and running statistics of a base with its new head."""
+    base, _ = _get("vision_base", spec["base"], machine)
+    own, _ = _get("vision_head", spec, machine)
+    return {**base, **own}
+
+
+def _get(kind: str, spec: Spec, machine: Machine) -> tuple[Params, dict[str, Any]]:
+    found = machine.store.get(kind, spec)
+    if found is None:
+        raise FileNotFoundError(f"an object ({kind}) has gone from the store {machine.store.root}")
+    return found
+
+
+def _made(
+    kind: str, specs: list[Spec], machine: Machine, job: Callable[[list[Spec], Machine, Any], None]
+) -> list[Stage]:
+    # One model a job: copies are computed one after the other anyway, and so every process has work.
+    cost = Cost(lambda spec: spec["steps"], _operations, memory=lambda spec: 1, alike=lambda spec: spec)
+    found = make(kind, specs, machine, job, cost)
+    return [Stage(spec, tensors, meta) for spec, (tensors, meta) in zip(specs, found, strict=True)]
+
+
+def _base_of(spec: Spec) -> Spec:
+    while "data" not in spec:
+        spec = next(spec[key] for key in ("base", "headed", "source") if key in spec)
+    return spec
+
+
+def _operations(spec: Spec) -> float:
+    """Floating-point operations, roughly: three forward passes a training picture, and one for every other."""
+    base = _base_of(spec)
+    passes = 3 * spec["batch"] * spec["steps"] if "on" not in spec else len(pictures(base["data"], spec["on"]))
+    return passes * forward_operations(canonical_json(base["model"]), base["data"]["size"])
+
+
+@functools.lru_cache(maxsize=8)
+def forward_operations(model: str, size: int) -> int:
+    """Floating-point operations of one picture through a model, given as the JSON of its spec."""
+    built = _build(json.loads(model), 16, 0).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        built(torch.zeros(1, 3, size, size))
+    return int(counter.get_total_flops())
+
+
+def _where(machine: Machine, dtype: str) -> Spec:
+    return {"dtype": machine.dtype(dtype), "device": machine.device.split(":")[0], "code": code_fingerprint(CODE)}
+
+
+def _checksum(params: Params) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(params):
+        digest.update(name.encode() + params[name].contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _history(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name != "model"} for row in rows]
+
+
+def _to(tensors: Params, device: str | torch.device) -> Params:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def _check(**counts: int) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} = {value!r}: expected an integer of 1 or more")

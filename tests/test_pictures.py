@@ -1,0 +1,245 @@
+"""Pictures of the vision experiment: drawn ones, files in the true layouts, the order of training."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sicore import imagenet, vision
+from sicore import pictures as pics
+from sicore.pictures import Batches, Pictures, pair, photographs, pictures, roles, scenes
+
+SMALL = {"size": 16, "pretraining": 64, "training": 96, "discovery": 32, "evaluation": 32}
+
+
+def drawn(seed=0, **changes):
+    return {**scenes(**{**SMALL, **changes}), "seed": seed}
+
+
+def all_of(asked, augment=None):
+    return asked.take(torch.arange(len(asked)), augment)
+
+
+def test_every_role_has_its_pictures_and_equal_seeds_equal_bits():
+    data = drawn()
+    for role in roles(data):
+        asked = pictures(data, role)
+        images = all_of(asked)
+        assert images.dtype == torch.uint8
+        assert images.shape == (len(asked), 3, 16, 16)
+        pics._pictures.cache_clear()
+        assert torch.equal(images, all_of(pictures(data, role)))
+        assert not torch.equal(images, all_of(pictures(drawn(1), role))), role
+    assert len(pictures(data, "pretraining").classes) == 64
+    assert len(pictures(data, "test_conflict")) == 64, "twice as many as for validation"
+
+
+def test_no_two_roles_share_a_picture():
+    data = drawn()
+    seen = {}
+    for role in ("pretraining", "training", "validation_ordinary", "test_ordinary", "test_conflict"):
+        for image in all_of(pictures(data, role)):
+            assert seen.setdefault(image.numpy().tobytes(), role) == role
+
+
+def test_mean_pooled_pictures_for_the_search_are_those_of_the_first_training_pictures():
+    data = drawn()
+    ordinary, pooled = pictures(data, "training"), pictures(data, "discovery")
+    assert torch.equal(pooled.labels, ordinary.labels[:32])
+    rows = torch.arange(32)
+    a, b = ordinary.take(rows, None).float(), pooled.take(rows, None).float()
+    assert torch.allclose(a.mean((2, 3)), b.mean((2, 3)), atol=1.0), "pooling keeps the mean of a picture"
+    assert not torch.equal(a, b)
+
+
+def test_a_pretraining_class_is_a_pair_of_shape_and_texture():
+    shape, texture = pair(torch.arange(64))
+    assert {tuple(row) for row in torch.stack([shape, texture], 1).tolist()} == {
+        (k, (k + step) % 16) for k in range(16) for step in (0, 3, 7, 12)
+    }
+    data = drawn(evaluation=64)
+    asked = pictures(data, "validation_pretraining")
+    assert torch.equal(pair(asked.labels)[1], asked.texture)
+
+
+def test_test_classes_are_equally_frequent_and_training_classes_as_asked():
+    data = drawn(training=16_000, discovery=16, imbalance=4.0)
+    counts = torch.bincount(pictures(data, "training").labels, minlength=16)
+    assert float(counts[0] / counts[15]) == pytest.approx(4.0, rel=0.2)
+    assert torch.bincount(pictures(data, "test_ordinary").labels).tolist() == [4] * 16
+    conflicts = pictures(data, "test_conflict")
+    assert bool((conflicts.labels != conflicts.texture).all())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("size", 4), ("pretraining", 0), ("training", True), ("discovery", 97), ("flat", 1.5), ("imbalance", 0.5)],
+)
+def test_settings_of_scenes_out_of_range_are_named(name, value):
+    with pytest.raises(ValueError, match=f"{name} = {value!r}"):
+        scenes(**{**SMALL, name: value})
+    with pytest.raises(ValueError, match="role = 'nonsense'"):
+        pictures(drawn(), "nonsense")
+
+
+# ---------------------------------------------------------------------------------------
+# Files
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Ten pictures of each of three classes, mean-pooled copies, cue conflicts with Geirhos' names."""
+    rng = np.random.default_rng(0)
+    for name in ("bear", "cat", "dog"):
+        for k in range(10):
+            folder = tmp_path / "ordinary" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            size = (40, 60) if k % 2 else (70, 50)
+            Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(folder / f"{name}_{k}.JPEG")
+        folder = tmp_path / "conflict" / name
+        folder.mkdir(parents=True)
+        for other in ("bear", "cat", "dog"):
+            Image.fromarray(rng.integers(0, 255, (30, 30, 3), dtype=np.uint8)).save(folder / f"{name}1-{other}2.png")
+    whole = imagenet.class_folders(tmp_path / "ordinary")
+    imagenet.mean_pooled_copy(whole, tmp_path / "pooled", imagenet.slic)
+    return tmp_path
+
+
+def spec(folders, **changes):
+    given = {"ordinary": folders / "ordinary", "mean_pooled": folders / "pooled", "conflict": folders / "conflict"}
+    return photographs(**{**given, "size": 28, "evaluation": 2, **changes})
+
+
+def test_files_become_pictures_without_a_leak(folders):
+    data = {**spec(folders), "seed": 3}
+    parts = {role: pictures(data, role) for role in roles(data)}
+    assert {role: len(part) for role, part in parts.items()} == {
+        "training": 18, "discovery": 18, "validation_ordinary": 6, "validation_mean_pooled": 6,
+        "test_ordinary": 6, "test_mean_pooled": 6, "test_conflict": 6,
+    }  # fmt: skip
+    assert all_of(parts["test_conflict"]).shape == (6, 3, 28, 28)
+    ordinary = {
+        row.numpy().tobytes()
+        for role in parts
+        if "pooled" not in role and role != "discovery"
+        for row in all_of(parts[role])
+    }
+    assert len(ordinary) == 18 + 6 + 6 + 6, "no picture stands in two parts"
+    training, validation, _ = pics._split(data["ordinary"], 2, 3)
+    assert not set(training.paths) & set(validation.paths)
+    assert pictures({**data, "seed": 4}, "training").labels.tolist() == parts["training"].labels.tolist()
+
+
+def test_a_mean_pooled_copy_belongs_where_its_original_is(folders):
+    for path in sorted((folders / "pooled").rglob("*.png"))[::2]:
+        path.unlink()
+    data = {**spec(folders), "seed": 0}
+    for role, own in zip(
+        ("discovery", "validation_mean_pooled", "test_mean_pooled"), pics._split(data["ordinary"], 2, 0), strict=True
+    ):
+        there = {path.stem for path in (folders / "pooled").rglob("*.png")}
+        assert len(pictures(data, role)) == sum(path.stem in there for path in own.paths)
+
+
+def test_training_crops_come_from_the_generator_and_evaluation_crops_are_fixed(folders):
+    asked = pictures({**spec(folders), "seed": 0}, "training")
+    rows = torch.arange(4)
+    one, other = (asked.take(rows, torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    assert torch.equal(one, asked.take(rows, torch.Generator().manual_seed(1)))
+    assert not torch.equal(one, other)
+    assert torch.equal(asked.take(rows, None), asked.take(rows, None))
+
+
+def test_a_crop_by_hand():
+    # 16 x 14 pixels, columns numbered: the shorter side is resized to 16 = 8 / 7 of 14.
+    columns = np.repeat(np.arange(20, dtype=np.uint8)[None, :, None], 16, 0).repeat(3, 2)
+    image = Image.fromarray(columns)
+    middle = pics._cropped(image, 14, None)
+    assert middle[0, 0].tolist() == list(range(3, 17))
+    left, flipped = (pics._cropped(image, 14, [0.0, 0.0, flip]) for flip in (0.0, 0.9))
+    assert left[0, 0].tolist() == list(range(14))
+    assert flipped[0, 0].tolist() == list(range(14))[::-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ordinary": "nowhere"}, "ordinary = 'nowhere'"),
+        ({"mean_pooled": "nowhere"}, "root = 'nowhere'"),
+        ({"conflict": "nowhere"}, "root = 'nowhere'"),
+        ({"evaluation": 5}, "has only 5 images"),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_is_computed(folders, change, message):
+    with pytest.raises(ValueError, match=message):
+        spec(folders, **change)
+
+
+def test_mean_pooled_classes_must_be_those_of_the_ordinary_pictures(folders):
+    (folders / "pooled" / "dog").rename(folders / "pooled" / "wolf")
+    with pytest.raises(ValueError, match="has the classes bear, cat, wolf; expected bear, cat, dog"):
+        spec(folders)
+
+
+# ---------------------------------------------------------------------------------------
+# Order
+
+
+def numbered(labels, first=0):
+    labels = torch.tensor(labels)
+    content = torch.arange(first, first + len(labels), dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    return Pictures(labels, lambda rows, augment: content[rows], ("a", "b"))
+
+
+def shown(batches, steps):
+    return torch.stack([batches(step, torch.arange(1))[0][0, :, 0, 0, 0] for step in range(steps)]).flatten().tolist()
+
+
+def test_every_pass_shows_every_picture_once():
+    batches = Batches([(numbered([0, 1, 0, 1, 0, 1]), 1.0)], batch=3, steps=4, seed=0)
+    order = shown(batches, 4)
+    assert sorted(order[:6]) == sorted(order[6:]) == list(range(6))
+    assert order[:6] != order[6:]
+    images, labels = batches(1, torch.arange(1))
+    assert images.shape == (1, 3, 3, 2, 2)
+    assert labels[0].tolist() == [int(x) % 2 for x in order[3:6]], "labels belong to their pictures"
+    assert shown(Batches([(numbered([0, 1, 0, 1, 0, 1]), 1.0)], batch=3, steps=4, seed=0), 4) == order
+
+
+def test_a_mixture_has_the_asked_share():
+    few, many = numbered([0, 1], 100), numbered([0, 1] * 4)
+    order = shown(Batches([(many, 1.0), (few, 4.0)], batch=4, steps=4, seed=1), 4)
+    assert sum(value >= 100 for value in order) == 8, "one to one"
+    assert order.count(100) == order.count(101) == 4
+    order = shown(Batches([(many, 1.0), (few, 0.5)], batch=3, steps=3, seed=1), 3)
+    assert sum(value >= 100 for value in order) == 1
+
+
+def test_balanced_batches_show_every_class_equally_often():
+    parts = [(numbered([0] * 9 + [1]), 1.0), (numbered([1, 1], 100), 2.0)]
+    batches = Batches(parts, batch=100, steps=20, seed=0, balanced=True)
+    labels = torch.cat([batches(step, torch.arange(1))[1][0] for step in range(20)])
+    assert float(labels.float().mean()) == pytest.approx(0.5, abs=0.05)
+    drawn_ones = torch.tensor(shown(batches, 20))
+    pooled = (drawn_ones >= 100).float().sum() / (labels == 1).sum()
+    assert float(pooled) == pytest.approx(0.8, abs=0.05), "within a class by share: 2 * 2 of 5"
+
+
+def test_reading_ahead_gives_the_same_batches(folders):
+    data = {**spec(folders), "seed": 0}
+    asked = pictures(data, "training")
+    first, second = (Batches([(asked, 1.0)], batch=4, steps=5, seed=7) for _ in range(2))
+    forward = [first(step, torch.arange(1)) for step in range(5)]
+    for step in (3, 0, 4):
+        images, labels = second(step, torch.arange(1))
+        assert torch.equal(images, forward[step][0])
+        assert torch.equal(labels, forward[step][1])
+
+
+def test_normalised_is_imagenets():
+    from torchvision.transforms.v2.functional import normalize
+
+    image = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).view(2, 3, 4, 4)
+    expected = normalize(image.float() / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert torch.allclose(pics.normalised(image), expected, atol=1e-6)
+    assert vision.CLASSES == 16
