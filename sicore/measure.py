@@ -100,6 +100,40 @@ def shape_bias(predicted: Tensor, shape: Tensor, texture: Tensor) -> dict[str, f
     }  # fmt: skip
 
 
+def mirror_agreement(masks: Sequence[Tensor]) -> dict[str, float]:
+    """How symmetric are the masks of single kernels? Share of entries that agree with their mirror image.
+
+    Two entries agree when both are kept, or neither. Entries on the axis of a mirror, which
+    are their own images, do not count. Chance for a random mask of density d is d^2 + (1 - d)^2.
+
+    Parameters
+    ----------
+    masks
+        Boolean, [out, in, k, k] each, with k of 2 or more.
+
+    Returns
+    -------
+    dict
+        ``left-right``, ``up-down`` and ``both`` (a turn by 180 degrees).
+
+    >>> kernel = torch.tensor([[[[True, False, True], [True, True, False], [False, True, False]]]])
+    >>> mirror_agreement([kernel])
+    {'left-right': 0.6666666666666666, 'up-down': 0.0, 'both': 0.0}
+    """
+    if not masks or any(mask.dim() != 4 or mask.shape[-1] < 2 for mask in masks):
+        raise ValueError("masks: expected kernels, [out, in, k, k] with k of 2 or more, at least one tensor")
+    found = {}
+    for name, axes in {"left-right": (3,), "up-down": (2,), "both": (2, 3)}.items():
+        agree = count = 0
+        for mask in masks:
+            own = torch.arange(mask[0, 0].numel()).view(mask.shape[2:])
+            moved = own.flip([axis - 2 for axis in axes]) != own
+            agree += int((mask == mask.flip(axes))[..., moved].sum())
+            count += int(moved.sum()) * mask.shape[0] * mask.shape[1]
+        found[name] = agree / count
+    return found
+
+
 def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (95 % by default).
 

@@ -372,3 +372,172 @@ def picture_grid(rows: Mapping[str, Tensor], columns: Sequence[str] = ()) -> Fig
     for axes, name in zip(panels[0], columns, strict=False):
         axes.set_title(name, fontsize=8, rotation=35, ha="left", va="bottom", rotation_mode="anchor", pad=2)
     return figure
+
+
+# ---------------------------------------------------------------------------------------
+# Vision
+
+ROWS: dict[str, tuple[str, str, str, str]] = {
+    "scratch": ("from scratch", BLACK, "x", ":"),
+    "new_head": ("pretrained, new head", ORANGE, "P", "-"),
+    "fine_tuning": ("full fine-tuning", BLUE, "s", "-"),
+    "lp_ft": ("new head, then fine-tuning (LP-FT)", BLUE, "D", "--"),
+    "mixture_as_is": ("mixture, as it is", PURPLE, "v", "--"),
+    "mixture_1_to_4": ("mixture, 1 pooled to 4", PURPLE, "<", "-."),
+    "mixture_1_to_1": ("mixture, 1 to 1", PURPLE, "d", "-"),
+    "mixture_1_to_1_balanced": ("mixture, 1 to 1, balanced", PURPLE, ">", ":"),
+    "subnetwork": ("subnetwork, held", RED, "o", "-"),
+    "subnetwork_fresh_head": ("subnetwork, fresh head", RED, "^", "--"),
+    "subnetwork_fresh_norms": ("subnetwork, fresh norms", RED, "v", "--"),
+    "subnetwork_alone": ("subnetwork alone (as described)", RED, "*", ":"),
+    "subnetwork_trainable": ("subnetwork, trainable", RED, "h", "-."),
+    "subnetwork_then_free": ("subnetwork, held then trainable", RED, "p", "-."),
+    "sampled": ("random subset of its size", GREEN, "^", "-"),
+    "inherited_only": ("norms and head, no subnetwork", SKY, "+", "-"),
+    "random_network": ("subnetwork of an untrained network", GREEN, "v", ":"),
+}
+"""Conditions of the vision experiment -> label, colour, marker, dash."""
+
+
+def search_curves(history: pd.DataFrame) -> Figure:
+    """Accuracy of the hard mask and share of weights kept, over the steps of a search.
+
+    Columns: ``network`` (``pretrained`` or ``untrained``), ``seed``, ``step``, ``accuracy``, ``density``.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(8.6, 3.4), layout="constrained")
+    styles = {"pretrained": (RED, "o", "-"), "untrained": (BLACK, "x", ":")}
+    for axes, value, label in zip(
+        panels, ("accuracy", "density"), ("accuracy, mean-pooled", "share of weights kept"), strict=True
+    ):
+        for network, (colour, marker, dash) in styles.items():
+            part = history[history["network"] == network]
+            for number, (_, rows) in enumerate(part.groupby("seed")):
+                axes.plot(
+                    rows["step"], rows[value], color=colour, marker=marker, ls=dash, ms=4,
+                    label=None if number else network,
+                )  # fmt: skip
+        axes.set(xlabel="step of the search", ylabel=label, ylim=(0, 1.03))
+    panels[0].legend()
+    return figure
+
+
+def density_by_layer(table: pd.DataFrame) -> Figure:
+    """Share of weights kept in every masked tensor, in the network's order.
+
+    Columns: ``network``, ``seed``, ``parameter``, ``density``.
+    """
+    order = list(dict.fromkeys(table["parameter"]))
+    table = table.assign(layer=table["parameter"].map({name: k + 1 for k, name in enumerate(order)}))
+    figure, axes = plt.subplots(figsize=(8.6, 3.4), layout="constrained")
+    sns.barplot(
+        table, x="layer", y="density", hue="network", palette={"pretrained": RED, "untrained": "#999999"}, ax=axes,
+        errorbar=lambda x: (x.min(), x.max()), err_kws={"linewidth": 1.2, "color": "black"},
+    )  # fmt: skip
+    axes.set(xlabel="masked layer, from the input to the output", ylabel="share of weights kept", ylim=(0, None))
+    axes.legend(title="")
+    return figure
+
+
+def filter_shares(masks: Mapping[int, Mapping[str, Tensor]]) -> Figure:
+    """Share of weights kept in every filter or neuron (one output), layer by layer. ``masks``: seed -> masks."""
+    figure, axes = plt.subplots(figsize=(8.6, 3.2), layout="constrained")
+    names = list(next(iter(masks.values())))
+    for own in masks.values():
+        for place, name in enumerate(names):
+            share = own[name].flatten(1).float().mean(1)
+            across = np.linspace(-0.36, 0.36, len(share)) if len(share) > 1 else [0.0]
+            axes.plot(place + 1 + np.asarray(across), share.sort().values, ".", color=RED, ms=2.5, alpha=0.5)
+    axes.set_xticks(range(1, len(names) + 1))
+    axes.set(xlabel="masked layer; within it, filters in order of their share", ylabel="share of weights kept")
+    axes.set_ylim(-0.03, 1.03)
+    return figure
+
+
+def vision_curves(history: pd.DataFrame, paper: pd.DataFrame | None = None) -> Figure:
+    """Validation accuracy on ordinary (left) and mean-pooled pictures (right) over the steps; below it the paper's.
+
+    Columns of ``history``: ``condition``, ``seed``, ``step``, ``ordinary``, ``mean_pooled``; lines are means, bands the
+    range over seeds. Columns of ``paper``: ``condition`` (the same names), ``metric``, ``step``, ``accuracy``.
+    """
+    count = 1 if paper is None else 2
+    figure, panels = plt.subplots(count, 2, figsize=(9, 3.3 * count + 0.6), layout="constrained", squeeze=False)
+    for axes, kind, title in zip(
+        panels[0], ("ordinary", "mean_pooled"), ("ordinary pictures", "mean-pooled pictures"), strict=True
+    ):
+        for name, rows in history.groupby("condition", sort=False):
+            label, colour, marker, dash = ROWS[str(name)]
+            by = rows.groupby("step")[kind]
+            axes.plot(by.mean().index, by.mean(), color=colour, marker=marker, ls=dash, ms=4, label=label)
+            axes.fill_between(by.min().index, by.min(), by.max(), color=colour, alpha=0.12, lw=0)
+        axes.set(title=f"here: {title}", xlabel="training step", ylabel="validation accuracy", ylim=(0, 1.03))
+    if paper is not None:
+        for axes, kind, title in zip(
+            panels[1], ("ordinary", "mean_pooled"), ("ImageNet, 16 classes", "mean-pooled ImageNet"), strict=True
+        ):
+            for name, rows in paper[paper["metric"] == kind].groupby("condition", sort=False):
+                label, colour, _, dash = ROWS[str(name)]
+                axes.plot(rows["step"], rows["accuracy"], color=colour, ls=dash, label=None)
+            axes.set(title=f"the paper's: {title}", xlabel="training step", ylabel="accuracy", ylim=(0, 1.03))
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
+
+
+def decisions(table: pd.DataFrame, by: str, order: Sequence[str], labels: Mapping[str, str] | None = None) -> Figure:
+    """Answers to cue conflicts as stacked bars: by shape, by texture, neither. Shares over all seeds.
+
+    Columns: ``by``, ``shape``, ``texture``, ``neither`` (numbers of pictures).
+    """
+    shown = [name for name in order if (table[by] == name).any()]
+    figure, axes = plt.subplots(figsize=(8, 0.36 * len(shown) + 1.5), layout="constrained")
+    _stacked(axes, table, by, shown, labels or {})
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def decisions_by_class(table: pd.DataFrame, conditions: Sequence[str], labels: Mapping[str, str]) -> Figure:
+    """As :func:`decisions`, a panel for each condition, a bar for each class. Columns: ``condition``, ``class``, numbers."""
+    classes = list(dict.fromkeys(table["class"]))
+    figure, panels = plt.subplots(
+        1, len(conditions), figsize=(4.4 * len(conditions), 0.3 * len(classes) + 1.5), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axes, name in zip(panels[0], conditions, strict=True):
+        _stacked(axes, table[table["condition"] == name], "class", classes, {})
+        axes.set(title=labels.get(name, name))
+    for axes in panels[0][1:]:  # one axis upside down is enough: they share it
+        axes.invert_yaxis()
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _stacked(axes: Axes, table: pd.DataFrame, by: str, shown: Sequence[str], labels: Mapping[str, str]) -> None:
+    sums = table.groupby(by)[["shape", "texture", "neither"]].sum()
+    shares = sums.div(sums.sum(axis=1), axis=0).loc[list(shown)]
+    left = np.zeros(len(shown))
+    for kind, colour, hatch in (("shape", RED, ""), ("texture", SKY, "//"), ("neither", "#DDDDDD", "")):
+        axes.barh(range(len(shown)), shares[kind], left=left, color=colour, hatch=hatch, edgecolor="white", label=kind)
+        left += shares[kind].to_numpy()
+    axes.set_yticks(range(len(shown)), [labels.get(name, name) for name in shown])
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1), xlabel="share of the answers to cue conflicts")
+    axes.grid(axis="y", visible=False)
+
+
+def answers_grid(pictures: Tensor, truth: Sequence[str], answers: Mapping[str, Sequence[str]]) -> Figure:
+    """Pictures in a row and, below each, what every model answered; ``truth`` stands above.
+
+    Answers are words, marked: ``=`` the shape's class, ``~`` the texture's.
+    """
+    count = len(pictures)
+    figure, panels = plt.subplots(
+        1, count, figsize=(1.25 * count + 1.6, 1.8 + 0.24 * len(answers)), squeeze=False, layout="constrained"
+    )
+    for number, axes in enumerate(panels[0]):
+        axes.imshow(pictures[number].permute(1, 2, 0).numpy(), interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(truth[number], fontsize=8)
+        words = [given[number] for given in answers.values()]
+        axes.set_xlabel("\n".join(words), fontsize=8, linespacing=1.5)
+    panels[0][0].set_ylabel("\n".join(answers), rotation=0, ha="right", va="top", fontsize=8, linespacing=1.5, y=-0.09)
+    return figure

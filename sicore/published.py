@@ -63,6 +63,29 @@ def five_seed_curve() -> pd.DataFrame:
     return _renamed(table).assign(published_std=table["std_over_5_runs"])
 
 
+def vision_curves(model: str = "resnet18") -> pd.DataFrame:
+    """Figure 4: accuracy over training steps, of ``resnet18`` or ``vit_base`` on photographs, one run each.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``condition`` (``subnetwork`` or ``scratch``), ``metric`` (``ordinary``: 16-class ImageNet, or
+        ``mean_pooled``), ``step``, ``accuracy``.
+
+    >>> float(vision_curves().query("condition == 'subnetwork' and metric == 'ordinary'")["accuracy"].max())
+    0.8457
+    """
+    table = pd.read_csv(folder("published") / "fig4_vision_learning_curves.csv")
+    if model not in set(table["model"]):
+        raise ValueError(f"model = {model!r}: expected one of {', '.join(sorted(set(table['model'])))}")
+    table = table[table["model"] == model]
+    return pd.DataFrame({
+        "condition": table["condition"].replace("random_init", "scratch"),
+        "metric": table["metric"].replace("imagenet16", "ordinary"),
+        "step": table["x_axis"] * 1e4, "accuracy": table["accuracy"],
+    }).reset_index(drop=True)  # fmt: skip
+
+
 def points(table: pd.DataFrame, reference: pd.DataFrame | None = None, *, test_pairs: int = 1000) -> pd.DataFrame:
     """Our runs beside the published value, at every point that is in both.
 

@@ -63,3 +63,39 @@ def _arguments(
     if missing:
         raise ValueError(f"parameters: {', '.join(missing)} are missing; a notebook of this chain has all of them")
     return {argument: given[name] for argument, name in names.items()} | {"dtype": machine.dtype(given["dtype"])}
+
+
+def pictures(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The data spec of the vision notebooks: drawn scenes, or photographs where a folder is named."""
+    from sicore.pictures import photographs, scenes
+
+    if not parameters["ordinary_folder"]:
+        names = {
+            "pretraining": "pretraining",
+            "training": "training",
+            "discovery": "pooled",
+            "evaluation": "evaluation",
+        }
+        counts = {name: parameters[f"{start}_pictures"] for name, start in names.items()}
+        return scenes(
+            size=parameters["picture_size"], flat=parameters["flat_share"], imbalance=parameters["imbalance"], **counts
+        )
+    folders = {kind: parameters[f"{kind}_folder"] for kind in ("ordinary", "mean_pooled", "conflict", "silhouette")}
+    return photographs(**folders, size=parameters["picture_size"], evaluation=parameters["evaluation_pictures"])
+
+
+def classifier(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The model spec of the vision notebooks: a small network from scratch, or a pretrained one by its name."""
+    name = parameters["classifier"]
+    if name == "resnet":
+        sizes = {"width": "resnet_width", "depths": "resnet_depths", "stem": "resnet_stem", "stride": "resnet_stride"}
+        return {"resnet": {size: parameters[parameter] for size, parameter in sizes.items()}}
+    if name == "vit":
+        sizes = {"size": "picture_size", "patch": "vit_patch", "width": "vit_width", "layers": "vit_layers"}
+        return {"vit": {size: parameters[parameter] for size, parameter in sizes.items()}}
+    return {"pretrained": {"source": name, "weights": parameters["classifier_weights"]}}
+
+
+def untrained(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The model spec of the same architecture without its training."""
+    return {"untrained": model["pretrained"]} if "pretrained" in model else dict(model)

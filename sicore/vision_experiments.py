@@ -394,15 +394,14 @@ def _find_subnetwork(specs: list[Spec], machine: Machine, progress: Any) -> None
         "ablated_": source | {name: source[name] * ~mask for name, mask in own.items()},
         "full_model_": source,
     }
-    kept = _to(own, "cpu")
+    size, total = sum(int(mask.sum()) for mask in own.values()), sum(mask.numel() for mask in own.values())
     meta = {
-        "density": Subnetwork(kept, _to(source, "cpu")).density,
-        "seconds": time.monotonic() - began, "history": _history(trained.history),
+        "density": size / total, "seconds": time.monotonic() - began, "history": _history(trained.history),
     }  # fmt: skip
     for kind in ("ordinary", "mean_pooled"):
         asked = pictures(base["data"], f"test_{kind}")
         meta |= {f"accuracy_{part}{kind}": float(call.accuracy(params, asked)) for part, params in parts.items()}
-    machine.store.put("vision_mask", spec, kept, meta)
+    machine.store.put("vision_mask", spec, _to(own, "cpu"), meta)
 
 
 def _train_row(specs: list[Spec], machine: Machine, progress: Any) -> None:
@@ -527,19 +526,29 @@ def _start(spec: Spec, machine: Machine) -> Start:
         stored, meta = _get("vision_row", spec["before"], machine)
         params = {name.removeprefix("params/"): tensor for name, tensor in stored.items() if name.startswith("params/")}
         return Start(params, {}, meta["inherited"])
-    headed, fresh = _headed(source["headed"], machine), state_of(_headed_model(base, derive(seed, "transfer")))
-    groups = groups_of(_headed_model(base))
+    found, model = _subnetwork(source, machine), _headed_model(base, derive(seed, "transfer"))
+    headed, fresh, groups = found.weights, state_of(model), groups_of(model)
     names = [name for group in row["inherit"] for name in groups[group]]
     if row["copied"] == "everything":
         fresh_names = set() if "head" in row["inherit"] else set(groups["head"])
         params = {name: fresh[name] if name in fresh_names else headed[name] for name in fresh}
         return Start(params, {}, sum(tensor.numel() for name, tensor in params.items() if name not in fresh_names))
-    found = Subnetwork({name: mask.bool() for name, mask in _get("vision_mask", source, machine)[0].items()}, headed)
     if row["copied"] == "nothing":
         found = found - found
     elif row["copied"] == "sampled":
         found = sampled(found, generator(seed, "transfer", "sampled"))
     return start(fresh, found, inherit=names, freeze=row["freeze"])
+
+
+def subnetwork_of(found: Stage, machine: Machine) -> Subnetwork:
+    """What a search has found, as a :class:`sicore.subnetwork.Subnetwork` that can be saved and put elsewhere."""
+    return _subnetwork(found.spec, machine)
+
+
+def _subnetwork(spec: Spec, machine: Machine) -> Subnetwork:
+    masks, meta = _get("vision_mask", spec, machine)
+    about = {key: value for key, value in meta.items() if key != "history"}
+    return Subnetwork({name: mask.bool() for name, mask in masks.items()}, _headed(spec["headed"], machine), about)
 
 
 def groups_of(model: nn.Module) -> dict[str, tuple[str, ...]]:
