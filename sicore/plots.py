@@ -496,7 +496,7 @@ def decisions(table: pd.DataFrame, by: str, order: Sequence[str], labels: Mappin
 
 
 def decisions_by_class(table: pd.DataFrame, conditions: Sequence[str], labels: Mapping[str, str]) -> Figure:
-    """As :func:`decisions`, a panel for each condition, a bar for each class. Columns: ``condition``, ``class``, numbers."""
+    """As :func:`decisions`, a panel a condition and a bar a class. Columns: ``condition``, ``class`` and numbers."""
     classes = list(dict.fromkeys(table["class"]))
     figure, panels = plt.subplots(
         1, len(conditions), figsize=(4.4 * len(conditions), 0.3 * len(classes) + 1.5), sharey=True, squeeze=False,

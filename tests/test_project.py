@@ -50,6 +50,8 @@ def test_there_are_notebooks():
         "06_variants",
         "07_checks",
         "08_scenes",
+        "09_shape_subnetwork",
+        "10_shape_transfer",
     ]
 
 
