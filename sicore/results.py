@@ -39,6 +39,10 @@ _OF_A_RUN = (
 )
 
 
+SEEDS = ("seeds", "few_seeds", "vision_seeds", "scene_seeds")
+"""What notebooks call their seeds; the first that is there counts."""
+
+
 def folder(scale: str) -> Path:
     """``results/<scale>`` in the project's folder."""
     if not isinstance(scale, str) or not re.fullmatch(r"[a-z0-9_-]{1,40}", scale):
@@ -74,7 +78,7 @@ def write(
     table
         Tidy: one observation a row.
     parameters
-        The notebook's parameters. ``seeds`` (or ``few_seeds``) among them is recorded on its own too.
+        The notebook's parameters. The seeds among them (:data:`SEEDS`) are recorded on their own too.
     numbers
         Key -> formatted text, for the ``{num}`` role of the book's pages.
     figures
@@ -104,7 +108,7 @@ def write(
         "name": name,
         "scale": scale,
         "parameters": dict(parameters),
-        "seeds": list(parameters.get("seeds") or parameters.get("few_seeds", [])),
+        "seeds": next((list(parameters[name]) for name in SEEDS if parameters.get(name)), []),
         "rows": len(table),
         "columns": list(table.columns),
         "numbers": dict(numbers or {}),
