@@ -121,7 +121,7 @@ def scenes(
 
 def photographs(
     ordinary: str | Path, mean_pooled: str | Path, conflict: str | Path, *, silhouette: str | Path = "",
-    size: int = 224, evaluation: int = 100,
+    skip: str | Path = "", size: int = 224, evaluation: int = 100,
 ) -> dict[str, Any]:  # fmt: skip
     """Data spec of picture files: one folder a class each, or a local ImageNet for ``ordinary``.
 
@@ -136,6 +136,9 @@ def photographs(
         As :func:`sicore.imagenet.cue_conflicts` reads them.
     silhouette
         One folder a class; left out if empty.
+    skip
+        Text file with ordinary pictures to leave out, one path a line: those that cannot be read
+        (see :func:`sicore.imagenet.drop_unreadable`).
     size
         Side of a picture: the shorter side is resized to 8 / 7 of it, then it is cropped (paper: 256 and 224).
     evaluation
@@ -148,7 +151,7 @@ def photographs(
     """
     data = {
         "ordinary": str(ordinary), "mean_pooled": str(mean_pooled), "conflict": str(conflict),
-        "silhouette": str(silhouette), "size": size, "evaluation": evaluation,
+        "silhouette": str(silhouette), "skip": str(skip), "size": size, "evaluation": evaluation,
     }  # fmt: skip
     for role in roles({**data, "seed": 0}):
         pictures({**data, "seed": 0}, role)
@@ -235,9 +238,9 @@ def _filed(data: dict[str, Any], role: str) -> Pictures:
         _same_classes(found.classes, data, "silhouette")
         return _read_on_demand(found.paths, found.labels, found.classes, size)
     if kind == "conflict":
-        conflicts = imagenet.cue_conflicts(data["conflict"], _split(data["ordinary"], data["evaluation"], 0)[0].classes)
+        conflicts = imagenet.cue_conflicts(data["conflict"], _classes(data))
         return _read_on_demand(conflicts.paths, conflicts.shape, conflicts.classes, size, conflicts.texture)
-    training, validation, test = _split(data["ordinary"], data["evaluation"], data["seed"])
+    training, validation, test = _split(data["ordinary"], data["skip"], data["evaluation"], data["seed"])
     own = {"training": training, "discovery": training, "validation": validation, "test": test}[part]
     if kind == "mean_pooled" or part == "discovery":
         pooled = imagenet.class_folders(data["mean_pooled"])
@@ -254,15 +257,21 @@ def _filed(data: dict[str, Any], role: str) -> Pictures:
 
 
 def _same_classes(classes: tuple[str, ...], data: dict[str, Any], name: str) -> None:
-    expected = _split(data["ordinary"], data["evaluation"], 0)[0].classes
+    expected = _classes(data)
     if classes != expected:
         raise ValueError(
             f"{name} = {data[name]!r} has the classes {', '.join(classes)}; expected {', '.join(expected)}"
         )
 
 
+def _classes(data: dict[str, Any]) -> tuple[str, ...]:
+    return _split(data["ordinary"], data["skip"], data["evaluation"], 0)[0].classes
+
+
 @functools.lru_cache(maxsize=4)
-def _split(folder: str, evaluation: int, seed: int) -> tuple[imagenet.Images, imagenet.Images, imagenet.Images]:
+def _split(
+    folder: str, skip: str, evaluation: int, seed: int
+) -> tuple[imagenet.Images, imagenet.Images, imagenet.Images]:  # fmt: skip
     try:
         found = imagenet.imagenet(folder)
     except ValueError as no_imagenet:
@@ -270,6 +279,11 @@ def _split(folder: str, evaluation: int, seed: int) -> tuple[imagenet.Images, im
             found = imagenet.class_folders(folder)
         except ValueError as error:
             raise ValueError(f"ordinary = {folder!r}: {no_imagenet}; and {error}") from error
+    if skip:
+        if not Path(skip).is_file():
+            raise ValueError(f"skip = {skip!r}: expected a text file with one path a line")
+        left_out = {Path(line) for line in Path(skip).read_text(encoding="utf-8").splitlines() if line}
+        found = found[torch.tensor([path not in left_out for path in found.paths])]
     rest, test = imagenet.split(found, evaluation, generator(seed, "split", "test"))
     training, validation = imagenet.split(rest, evaluation, generator(seed, "split", "validation"))
     return training, validation, test

@@ -255,6 +255,21 @@ def plus_minus(mean: float, half_width: float, digits: int = 2) -> str:
     return f"{mean:.{digits}f} ± {half_width:.{digits}f}"
 
 
+def over_seeds(values: Sequence[float], digits: int = 2) -> str:
+    """Mean and half of the 95 % interval over seeds; of one or two seeds, whose interval says nothing, the values.
+
+    >>> over_seeds([0.5, 0.75]), over_seeds([0.5, 0.5, 0.5]), over_seeds([])
+    ('0.50 and 0.75', '0.50 ± 0.00', '–')
+    """
+    if not values:
+        return "–"
+    if len(values) < 3:
+        return " and ".join(f"{value:.{digits}f}" for value in values)
+    from sicore.measure import mean_interval  # slow to import, so only here
+
+    return plus_minus(*mean_interval(values), digits)
+
+
 def _commit() -> dict[str, Any]:
     """Commit of the code, and whether code, notebooks or parameters differ from it."""
 

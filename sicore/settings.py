@@ -81,6 +81,7 @@ def pictures(parameters: Mapping[str, Any]) -> dict[str, Any]:
             size=parameters["picture_size"], flat=parameters["flat_share"], imbalance=parameters["imbalance"], **counts
         )
     folders = {kind: parameters[f"{kind}_folder"] for kind in ("ordinary", "mean_pooled", "conflict", "silhouette")}
+    folders["skip"] = parameters["skip_file"]
     return photographs(**folders, size=parameters["picture_size"], evaluation=parameters["evaluation_pictures"])
 
 

@@ -211,8 +211,8 @@ def subnetworks(
 
 def transfers(
     machine: Machine, found: Sequence[Stage], random_found: Sequence[Stage] = (), *, conditions: Sequence[str],
-    rates: Sequence[float] = (4e-3,), steps: int = 1000, batch: int = 64, weight_decay: float = 0.05,
-    momentum: float = -1.0, weighted: bool = True, every: int = 100,
+    rates: Sequence[float] | Mapping[str, float] = (4e-3,), steps: int = 1000, batch: int = 64,
+    weight_decay: float = 0.05, momentum: float = -1.0, weighted: bool = True, every: int = 100,
 ) -> list[Stage]:  # fmt: skip
     """Train every row of the table, for every seed and learning rate.
 
@@ -223,7 +223,7 @@ def transfers(
     conditions
         Names of :data:`CONDITIONS`.
     rates
-        Learning rates; :func:`chosen` picks one for each condition.
+        Learning rates for all conditions, or one for each by name, as :func:`best_rates` gives them.
     momentum
         Stochastic gradient descent with this momentum (the paper's 0.9); below 0: AdamW.
     weighted
@@ -244,6 +244,8 @@ def transfers(
             raise ValueError(f"conditions: {name!r} needs random_found, subnetworks of untrained bases")
     if not rates:
         raise ValueError("rates is empty: name at least one learning rate")
+    if isinstance(rates, Mapping) and (missing := [name for name in conditions if name not in rates]):
+        raise ValueError(f"rates: there is none for {', '.join(missing)}")
 
     def spec_of(name: str, one: Stage, lr: float, length: int) -> Spec:
         row = CONDITIONS[name]
@@ -256,19 +258,19 @@ def transfers(
 
     specs = []
     for name in conditions:
+        own = [rates[name]] if isinstance(rates, Mapping) else rates
         for one in random_found if CONDITIONS[name].random_base else found:
-            specs += [spec_of(name, one, lr, steps) for lr in (rates if CONDITIONS[name].train else rates[:1])]
+            specs += [spec_of(name, one, lr, steps) for lr in (own if CONDITIONS[name].train else own[:1])]
     before = [spec["before"] for spec in specs if spec["before"]]
     _made("vision_row", before, machine, _train_row)
     return _made("vision_row", specs, machine, _train_row)
 
 
-def chosen(rows: Sequence[Stage]) -> list[Stage]:
-    """Of every condition the learning rate with the best accuracy on ordinary validation pictures, mean over seeds."""
+def best_rates(rows: Sequence[Stage]) -> dict[str, float]:
+    """For every condition the learning rate with the best accuracy on ordinary validation pictures, mean over seeds."""
     runs = [(row.spec["name"], row.spec["lr"], row.meta["validation_ordinary"]) for row in rows]
     means = pd.DataFrame(runs, columns=["name", "lr", "score"]).groupby(["name", "lr"])["score"].mean()
-    best = dict(means.groupby(level="name").idxmax())
-    return [row for row in rows if (row.spec["name"], row.spec["lr"]) == best[row.spec["name"]]]
+    return {str(name): float(lr) for name, lr in means.groupby(level="name").idxmax()}
 
 
 def table(rows: Sequence[Stage]) -> pd.DataFrame:

@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from sicore.arithmetic import Computation, all_pairs
-from sicore.measure import accuracy, agreement, mean_interval, samples_needed, shape_bias, summary, wilson
+from sicore.measure import (
+    accuracy,
+    agreement,
+    mean_interval,
+    mirror_agreement,
+    samples_needed,
+    shape_bias,
+    summary,
+    wilson,
+)
 
 CANDIDATES = ("a^2 + ab", "2a^2", "2b^2")
 
@@ -168,3 +177,22 @@ def test_shape_bias_needs_conflicts():
         shape_bias(torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([0, 2]))
     with pytest.raises(ValueError, match="have 1, 2 and 2 entries"):
         shape_bias(torch.tensor([0]), torch.tensor([0, 1]), torch.tensor([1, 2]))
+
+
+def test_mirror_agreement_by_hand():
+    # Rows of a kernel: 1 0 1 / 1 1 0 / 0 1 0
+    kernel = torch.tensor([[[[1, 0, 1], [1, 1, 0], [0, 1, 0]]]], dtype=torch.bool)
+    found = mirror_agreement([kernel])
+    assert found == pytest.approx({"left-right": 4 / 6, "up-down": 0 / 6, "both": 0 / 8})
+    full = torch.ones(2, 3, 5, 5, dtype=torch.bool)
+    assert mirror_agreement([full]) == {"left-right": 1, "up-down": 1, "both": 1}
+    # Pooled over entries, not over tensors: 6 and 2 * 3 * 20 pairs off the axis.
+    assert mirror_agreement([kernel, full])["left-right"] == pytest.approx((4 + 120) / 126)
+
+
+def test_mirror_agreement_of_random_masks_is_chance():
+    masks = torch.rand(200, 50, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.3
+    for value in mirror_agreement([masks]).values():
+        assert value == pytest.approx(0.3**2 + 0.7**2, abs=0.01)
+    with pytest.raises(ValueError, match="expected kernels"):
+        mirror_agreement([torch.ones(3, 3, dtype=torch.bool)])

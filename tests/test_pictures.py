@@ -125,7 +125,7 @@ def test_files_become_pictures_without_a_leak(folders):
         for row in all_of(parts[role])
     }
     assert len(ordinary) == 18 + 6 + 6 + 6, "no picture stands in two parts"
-    training, validation, _ = pics._split(data["ordinary"], 2, 3)
+    training, validation, _ = pics._split(data["ordinary"], "", 2, 3)
     assert not set(training.paths) & set(validation.paths)
     assert pictures({**data, "seed": 4}, "training").labels.tolist() == parts["training"].labels.tolist()
 
@@ -135,10 +135,28 @@ def test_a_mean_pooled_copy_belongs_where_its_original_is(folders):
         path.unlink()
     data = {**spec(folders), "seed": 0}
     for role, own in zip(
-        ("discovery", "validation_mean_pooled", "test_mean_pooled"), pics._split(data["ordinary"], 2, 0), strict=True
+        ("discovery", "validation_mean_pooled", "test_mean_pooled"),
+        pics._split(data["ordinary"], "", 2, 0),
+        strict=True,
     ):
         there = {path.stem for path in (folders / "pooled").rglob("*.png")}
         assert len(pictures(data, role)) == sum(path.stem in there for path in own.paths)
+
+
+def test_unreadable_pictures_are_left_out_by_a_list(folders):
+    bad = folders / "ordinary" / "cat" / "cat_3.JPEG"
+    bad.write_bytes(b"no picture")
+    kept, found = imagenet.drop_unreadable(imagenet.class_folders(folders / "ordinary"), most=0.1)
+    assert (found, len(kept)) == ([bad], 29)
+    (folders / "skip.txt").write_text("".join(f"{path}\n" for path in found))
+    data = {**spec(folders, skip=folders / "skip.txt"), "seed": 0}
+    parts = pics._split(data["ordinary"], data["skip"], 2, 0)
+    assert sum(map(len, parts)) == 29
+    assert all(bad not in part.paths for part in parts)
+    for role in roles(data):
+        all_of(pictures(data, role))
+    with pytest.raises(ValueError, match="skip = 'nowhere'"):
+        spec(folders, skip="nowhere")
 
 
 def test_training_crops_come_from_the_generator_and_evaluation_crops_are_fixed(folders):

@@ -3,7 +3,7 @@ import math
 import pandas as pd
 import pytest
 
-from sicore.published import CLAIMS, MIN_SEEDS, by_curve, curves, five_seed_curve, lead, points, verdicts
+from sicore.published import CLAIMS, MIN_SEEDS, by_curve, curves, five_seed_curve, lead, points, verdicts, vision_curves
 
 SUBNETWORK, FULL, RANDOM = ("subnetwork", ""), ("full_model", ""), ("random_initialisation", "")
 RELEASED, DESCRIBED = ("sampled", "as_released"), ("sampled", "as_described")
@@ -386,3 +386,12 @@ def test_verdicts_of_no_runs_and_of_the_published_ones():
     assert set(found["verdict"][described]) == {"not run"}
     # At 2 layers the full model is ahead of the subnetwork, by less than the margin.
     assert set(found["verdict"][~described]) == {"reproduced"}
+
+
+def test_the_papers_vision_curves():
+    for model, best in (("resnet18", (0.846, 0.589, 0.774, 0.295)), ("vit_base", (0.865, 0.680, 0.651, 0.274))):
+        peak = vision_curves(model).groupby(["condition", "metric"])["accuracy"].max()
+        keys = [(start, kind) for start in ("subnetwork", "scratch") for kind in ("ordinary", "mean_pooled")]
+        assert [float(peak[key]) for key in keys] == pytest.approx(best, abs=6e-4)
+    with pytest.raises(ValueError, match="model = 'alexnet'"):
+        vision_curves("alexnet")

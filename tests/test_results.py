@@ -51,6 +51,13 @@ def test_given_keeps_plain_public_values_only():
     assert results.given(names) == {"seeds": [0], "lr": 0.1, "flag": True}
 
 
+def test_over_seeds_shows_the_values_where_an_interval_says_nothing():
+    assert results.over_seeds([0.5]) == "0.50"
+    assert results.over_seeds([0.25, 0.5], 3) == "0.250 and 0.500"
+    assert results.over_seeds([1.0, 2.0, 3.0]) == "2.00 ± 2.48"  # t(0.975, 2) = 4.303, / sqrt(3)
+    assert results.over_seeds([]) == "–"
+
+
 def test_plus_minus_leaves_out_an_interval_that_one_seed_cannot_give():
     assert results.plus_minus(0.934, 0.0211) == "0.93 ± 0.02"
     assert results.plus_minus(0.934, math.nan) == "0.93"

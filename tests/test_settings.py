@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sicore import experiments, settings
+from sicore import experiments, pictures, settings
 from sicore.experiments import Machine
 from sicore.runner import parameters_of
 
@@ -60,3 +60,38 @@ def test_missing_parameter_is_named(parameters, machine):
     del parameters["base_lr"]
     with pytest.raises(ValueError, match="parameters: base_lr are missing"):
         settings.base(machine, parameters)
+
+
+# ---------------------------------------------------------------------------------------
+# Vision
+
+
+@pytest.fixture
+def seen():
+    path = NOTEBOOK.parent / "10_shape_transfer.ipynb"
+    return {name: ast.literal_eval(entry["default"]) for name, entry in parameters_of(path).items()}
+
+
+def test_drawn_pictures_where_no_folder_is_named(seen):
+    data = settings.pictures({**seen, "pooled_pictures": 123, "flat_share": 0.5})
+    assert data["discovery"] == 123
+    assert data["flat"] == 0.5
+    assert set(data) == set(inspect.signature(pictures.scenes).parameters)
+
+
+def test_photographs_where_a_folder_is_named(seen, monkeypatch):
+    given, wanted = {}, set(inspect.signature(pictures.photographs).parameters)
+    monkeypatch.setattr(pictures, "photographs", lambda **named: given.update(named))
+    settings.pictures({**seen, "ordinary_folder": "a", "mean_pooled_folder": "b", "conflict_folder": "c"})
+    assert (given["ordinary"], given["mean_pooled"], given["conflict"], given["silhouette"]) == ("a", "b", "c", "")
+    assert set(given) == wanted
+
+
+def test_classifiers_by_name(seen):
+    small = settings.classifier({**seen, "resnet_width": 24})
+    assert small["resnet"]["width"] == 24
+    assert set(settings.classifier({**seen, "classifier": "vit"})["vit"]) == {"size", "patch", "width", "layers"}
+    other = settings.classifier({**seen, "classifier": "torchvision:resnet18", "classifier_weights": "w.pth"})
+    assert other == {"pretrained": {"source": "torchvision:resnet18", "weights": "w.pth"}}
+    assert settings.untrained(other) == {"untrained": other["pretrained"]}
+    assert settings.untrained(small) == small

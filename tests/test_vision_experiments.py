@@ -294,16 +294,16 @@ def stage(name, lr, score, seed=0, **tensors):
 
 
 def test_the_learning_rate_is_chosen_on_validation_pictures_over_all_seeds():
-    runs = [
-        stage("a", 0.1, 0.9),
-        stage("a", 0.1, 0.3, 1),
-        stage("a", 0.2, 0.7),
-        stage("a", 0.2, 0.8, 1),
-        stage("b", 0.1, 0.2),
-    ]
-    assert [(run.spec["name"], run.spec["lr"], run.seed) for run in ve.chosen(runs)] == [
-        ("a", 0.2, 0), ("a", 0.2, 1), ("b", 0.1, 0),
-    ]  # fmt: skip
+    runs = [stage("a", 0.1, 0.9), stage("a", 0.1, 0.3, 1), stage("a", 0.2, 0.7), stage("a", 0.2, 0.8, 1)]
+    assert ve.best_rates([*runs, stage("b", 0.1, 0.2)]) == {"a": 0.2, "b": 0.1}
+
+
+def test_every_condition_may_have_its_own_rate(machine):
+    rates = {"scratch": 1e-3, "subnetwork": 2e-3, "new_head": 5e-3}
+    found = rows(machine, list(rates), rates=rates)
+    assert {name: row.spec["lr"] for name, row in found.items()} == {**rates, "new_head": 0.0}
+    with pytest.raises(ValueError, match="there is none for sampled"):
+        rows(machine, ["scratch", "sampled"], rates=rates)
 
 
 def test_decisions_by_class_are_counted_by_hand():
