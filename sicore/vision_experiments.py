@@ -5,7 +5,8 @@
 BatchNorm has running statistics, and what happens to them is part of the method: a base that trains
 moves them; a head, a linear probe and a search leave them as the base has them (evaluation mode);
 a transfer starts from the base's or from fresh ones and moves them; whatever is evaluated uses those
-that it ended with.
+that it ended with. A base that is never trained has those of a pass over pictures: with the initial
+ones its activations would shrink from layer to layer.
 """
 
 from __future__ import annotations
@@ -319,6 +320,8 @@ def _train_base(specs: list[Spec], machine: Machine, progress: Any) -> None:
     model = _build(spec["model"], _outputs(spec), derive(data["seed"], "base"))
     if "pretrained" in spec["model"]:
         model = classifiers.pretrained(**spec["model"]["pretrained"])
+    elif not spec["steps"]:
+        model = _calibrated(model, pictures(data, _first_role(data)))
     params: Params = state_of(model)
     meta: dict[str, Any] = {"history": []}
     if spec["steps"]:
@@ -568,9 +571,24 @@ def _masked_names(model: nn.Module) -> tuple[str, ...]:
     return maskable(model, exclude=f"{classifiers.head(model)}.*")
 
 
+def _first_role(data: Spec) -> str:
+    return "pretraining" if "pretraining" in roles(data) else "training"
+
+
 def _outputs(base: Spec) -> int:
-    role = "pretraining" if "pretraining" in roles(base["data"]) else "training"
-    return len(pictures(base["data"], role).classes)
+    return len(pictures(base["data"], _first_role(base["data"])).classes)
+
+
+@torch.no_grad()
+def _calibrated(model: nn.Module, seen: Pictures) -> nn.Module:
+    """The model with the running statistics of the first thousand pictures."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # the mean over all batches
+    model.train()
+    for rows in torch.arange(min(len(seen), 1024)).split(64):
+        model(normalised(seen.take(rows, None)))
+    return model
 
 
 def _build(model: Spec, classes: int, seed: int) -> nn.Module:

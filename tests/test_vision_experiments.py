@@ -180,6 +180,19 @@ def test_running_statistics_move_in_training_and_stay_in_head_and_search(machine
     assert not torch.allclose(search, moves)
 
 
+def test_an_untrained_base_has_the_statistics_of_pictures(machine):
+    (base,), _, _ = chain(machine, random=True)
+    fresh = state_of(ve._build(RESNET, 64, ve.derive(0, "base")))
+    assert all(torch.equal(base.tensors[name], x) for name, x in fresh.items() if "running" not in name)
+    asked = pictures.pictures(base.data, "pretraining")
+    images = pictures.normalised(asked.take(torch.arange(64), None))
+    first = "resnet.embedder.embedder"
+    seen = F.conv2d(images, fresh[f"{first}.convolution.weight"], padding=1)
+    mean, variance = seen.mean((0, 2, 3)), seen.var((0, 2, 3))
+    assert torch.allclose(base.tensors[f"{first}.normalization.running_mean"], mean, atol=1e-5)
+    assert torch.allclose(base.tensors[f"{first}.normalization.running_var"], variance, rtol=1e-4)
+
+
 def test_an_evaluation_uses_the_statistics_that_the_training_ended_with(machine):
     row = rows(machine, ["subnetwork"])["subnetwork"]
     model = ve._headed_model(row.spec["source"]["headed"]["base"])
