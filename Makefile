@@ -27,10 +27,12 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-benchmark: setup ## training steps beside a plain loop, on an otherwise idle machine
+benchmark: setup ## training steps and mean pooling beside plain loops, on an otherwise idle machine
 	$(BIN)/python benchmarks/step.py --agreement
 	$(BIN)/python benchmarks/step.py --layers 2 12 --rounds 4 --write
 	$(BIN)/python benchmarks/sweep.py --write
+	$(BIN)/python benchmarks/vision.py --write
+	$(BIN)/python benchmarks/pictures.py --write
 
 setup: .venv/ready
 
