@@ -86,6 +86,15 @@ def test_parameter_files_fit_every_notebook(path, scale):
     assert values["scale"] == scale
 
 
+@pytest.mark.parametrize("name", ["09_shape_subnetwork", "10_shape_transfer"])
+def test_the_papers_vision_settings_fit_behind_its_scale(name):
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    values = resolve(path, [ROOT / "params" / "paper.yaml", ROOT / "params" / "imagenet.yaml"])
+    assert (values["scale"], values["vision_batch"], values["pretraining_steps"]) == ("paper", 128, 0)
+    own = yaml.safe_load((ROOT / "params" / "imagenet.yaml").read_text())
+    assert set(own) <= set(parameters_of(ROOT / "notebooks" / "10_shape_transfer.ipynb"))
+
+
 def test_shared_parameters_have_one_default_and_one_meaning():
     seen: dict[str, dict[str, str]] = {}
     for path in NOTEBOOKS:
