@@ -10,7 +10,7 @@ book: setup ## run the experiments at the quick scale, then build the book into 
 	$(BIN)/python -m sicore run --if-changed -f params/quick.yaml -o book/runs $(NOTEBOOKS)
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
-paper: setup ## every arithmetic experiment at the paper's scale; stop and start it as you like
+paper: setup ## the experiments at the paper's scale; stop and start it as you like
 	$(BIN)/python -m sicore sweep params/sweep.yaml $(SWEEP)
 
 test: setup lint ## formatter, linter, types, tests, and every notebook at the smoke scale
