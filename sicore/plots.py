@@ -267,7 +267,7 @@ def against_paper(points: pd.DataFrame) -> Figure:
 def dots(
     table: pd.DataFrame, *, value: str, by: str, order: Sequence[str], labels: Mapping[str, str], axis: str
 ) -> Figure:
-    """One row per start: every seed a small point, the mean and its 95 % interval beside them.
+    """One row per start: every seed a small point, the mean and, from three seeds on, its 95 % interval beside them.
 
     Columns: ``by`` (the start), ``seed`` and ``value``, one row a seed and start.
     """
@@ -276,12 +276,14 @@ def dots(
     figure, axes = plt.subplots(figsize=(7.6, 0.42 * len(shown) + 1.3), layout="constrained")
     for row, name in enumerate(shown):
         axes.plot(table.loc[table[by] == name, value], [row] * int((table[by] == name).sum()), "o", color=SKY, ms=4)
-        mean, half = float(means["mean"][name]), float(means["half_width"].fillna(0)[name])
+        # An interval from two seeds reaches beyond any accuracy and says nothing.
+        half = float(means["half_width"][name]) if int(means["seeds"][name]) > 2 else 0.0
+        mean = float(means["mean"][name])
         axes.errorbar(mean, row, xerr=half, fmt="D", color=BLACK, ms=5, capsize=3, lw=1.6)
     axes.set_yticks(range(len(shown)), [labels.get(name, name) for name in shown])
     axes.invert_yaxis()
     low, high = axes.get_xlim()
-    axes.set_xlim(max(low, -0.03), min(high, 1.03))  # an interval from two seeds reaches far beyond any accuracy
+    axes.set_xlim(max(low, -0.03), min(high, 1.03))
     axes.set_xlabel(axis)
     axes.grid(axis="y", visible=False)
     return figure
@@ -537,7 +539,10 @@ def answers_grid(pictures: Tensor, truth: Sequence[str], answers: Mapping[str, S
         axes.imshow(pictures[number].permute(1, 2, 0).numpy(), interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.set_title(truth[number], fontsize=8)
-        words = [given[number] for given in answers.values()]
-        axes.set_xlabel("\n".join(words), fontsize=8, linespacing=1.5)
-    panels[0][0].set_ylabel("\n".join(answers), rotation=0, ha="right", va="top", fontsize=8, linespacing=1.5, y=-0.09)
+        words = "\n".join(given[number] for given in answers.values())
+        axes.text(0.5, -0.08, words, transform=axes.transAxes, ha="center", va="top", fontsize=8, linespacing=1.6)
+    first = panels[0][0]
+    first.text(
+        -0.15, -0.08, "\n".join(answers), transform=first.transAxes, ha="right", va="top", fontsize=8, linespacing=1.6
+    )
     return figure
