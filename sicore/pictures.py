@@ -26,13 +26,13 @@ from sicore.files import canonical_json
 from sicore.seeding import generator
 
 TRAINING = ("training", "discovery")
-"""Roles for training: ordinary pictures, and mean-pooled ones of the same kind."""
+"""Roles for training, ordinary pictures and mean-pooled ones."""
 
 KINDS = ("ordinary", "mean_pooled", "silhouette", "conflict")
 """Kinds of evaluation pictures; as roles ``validation_KIND`` (the first two) and ``test_KIND``."""
 
 PAIRS = (0, 3, 7, 12)
-"""Pretraining class 16 i + k shows shape k with texture k + PAIRS[i] (modulo 16): every shape with four textures."""
+"""Pretraining class 16 i + k shows shape k with texture k + PAIRS[i] (modulo 16), every shape with four textures."""
 
 _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which pretrained models expect
 

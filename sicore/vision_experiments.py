@@ -45,7 +45,7 @@ CODE = ("vision", "imagenet", "pictures", "classifiers", "vision_experiments")
 """Modules that decide what an object of this experiment is, beside those of the whole project."""
 
 INHERITED = ("norms", "biases", "tokens", "head")
-"""What the released code copies beside the masked weights: all that is no kernel, the trained head too."""
+"""What the released code copies beside the masked weights, all that is no kernel, the trained head too."""
 
 
 @dataclass(frozen=True)

@@ -254,7 +254,8 @@ def test_an_interrupt_stops_the_sweep_and_the_same_command_goes_on(project):
 def test_the_papers_sweep_fits_its_notebooks():
     files, runs = sweep.read(ROOT / "params" / "sweep.yaml")
     assert [one.name for one in runs] == [
-        "2 layers", "causes", "variants", "checks", "shape subnetwork", "shape transfer", "4 layers", "6 layers", "8 layers", "10 layers", "12 layers",
+        "2 layers", "causes", "variants", "checks", "shape subnetwork", "shape transfer",
+        "4 layers", "6 layers", "8 layers", "10 layers", "12 layers",
     ]  # fmt: skip
     depths = [one.parameters["n_layers"] for one in runs if one.notebook.stem == "04_depths"]
     assert depths == [[2], [4], [6], [8], [10], [12]]
