@@ -81,8 +81,8 @@ def discover(
     penalty
         lambda, for all or for each of the K searches.
     initial_logit, initial_temperature, final_temperature, stages
-        The paper's -0.1, 1, 100 and 50 epochs. A mask starts at ``sigmoid(initial_temperature * initial_logit)``:
-        at 0.48 with the paper's, which a deep network with fixed running statistics does not survive.
+        The paper's -0.1, 1, 100 and 50 epochs. A mask starts at ``sigmoid(initial_temperature * initial_logit)``,
+        0.48 with the paper's.
     skip_temperature
         The released code's temperatures (see :func:`sicore.masking.temperature`).
     weight_decay
