@@ -153,3 +153,16 @@ def test_what_can_be_masked_and_what_is_inherited():
     groups = parameter_groups(model)
     assert sum(name.endswith("running_mean") for name in groups["norms"]) == 20
     assert "classifier.1.bias" in groups["biases"]
+
+
+def test_the_untrained_architecture_of_a_source(tmp_path):
+    saved = cl.resnet(3, width=8, depths=(1,), seed=4)
+    saved.save_pretrained(tmp_path / "model")
+    for source, expected in ((str(tmp_path / "model"), saved), ("torchvision:resnet18", None)):
+        one, same, other = (cl.untrained(source, seed=seed) for seed in (0, 0, 1))
+        first = next(iter(dict(one.named_parameters())))
+        weights = [dict(model.named_parameters())[first] for model in (one, same, other)]
+        assert torch.equal(weights[0], weights[1])
+        assert not torch.equal(weights[0], weights[2])
+        if expected is not None:
+            assert one.state_dict().keys() == expected.state_dict().keys()
