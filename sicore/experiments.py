@@ -19,7 +19,19 @@ from torch import Tensor, nn
 from sicore import arithmetic as ar
 from sicore.discovery import discover
 from sicore.files import canonical_json
-from sicore.jobs import DTYPES, Cost, Machine, Spec, check_dtype, checkpoint, make
+from sicore.jobs import (
+    DTYPES,
+    Cost,
+    Machine,
+    Spec,
+    check_counts,
+    check_dtype,
+    checkpoint,
+    fetch,
+    history_of,
+    make,
+    moved,
+)
 from sicore.masking import Params, maskable, parameter_groups
 from sicore.measure import accuracy, agreement, best_constant
 from sicore.models import Dropout, gpt2, stack, unstack
@@ -148,7 +160,7 @@ def base_models(
     ar.Computation.parse(computation)
     ar.vocabulary(numbers, p)
     check_dtype(dtype)
-    _check_counts(
+    check_counts(
         steps=steps, batch=batch, every=every, train_pairs=train_pairs, validation_pairs=validation_pairs,
         test_pairs=test_pairs,
     )  # fmt: skip
@@ -199,7 +211,7 @@ def subnetworks(
     """
     ar.Computation.parse(computation)
     check_dtype(dtype)
-    _check_counts(
+    check_counts(
         steps=steps, batch=batch, every=every, pairs=pairs, validation_pairs=validation_pairs, test_pairs=test_pairs
     )
     settings = {
@@ -269,7 +281,7 @@ def transfers(
     for text in (computation, *candidates):
         ar.Computation.parse(text)
     check_dtype(dtype)
-    _check_counts(steps=steps, batch=batch, every=every, validation_pairs=validation_pairs, test_pairs=test_pairs)
+    check_counts(steps=steps, batch=batch, every=every, validation_pairs=validation_pairs, test_pairs=test_pairs)
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
         raise ValueError(f"epochs = {epochs!r}: expected an integer of 1 or more, or 0 to train for steps")
     if not n_disambiguation:
@@ -388,7 +400,7 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
         steps=one["steps"], generators=[generator(seed, "base", "order") for seed in seeds], device=device,
     )  # fmt: skip
     dropout = Dropout(one["dropout"], [derive(seed, "base") for seed in seeds], device)
-    params = _to(stack([_build(spec, seed=derive(spec["seed"], "base")) for spec in specs]), device)
+    params = moved(stack([_build(spec, seed=derive(spec["seed"], "base")) for spec in specs]), device)
     validation = torch.stack([pairs[1] for pairs in split]).to(device)
     check = _Accuracy(validation, computation, one)
 
@@ -412,7 +424,7 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
             "seconds": seconds,
         }  # fmt: skip
         machine.store.put(
-            "base", spec, _to(unstack(trained.params, k), "cpu"), {**meta, "history": _history(trained.history, k)}
+            "base", spec, moved(unstack(trained.params, k), "cpu"), {**meta, "history": history_of(trained.history, k)}
         )
 
 
@@ -421,7 +433,7 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
     device = check_device(machine.device)
     base = one["base"]
     subtask, base_task = ar.Computation.parse(one["computation"]), ar.Computation.parse(base["computation"])
-    source = _to(stack([_source(spec, _base_params(spec["base"], machine)) for spec in specs]), device)
+    source = moved(stack([_source(spec, _base_params(spec["base"], machine)) for spec in specs]), device)
     split = [_subtask_pairs(spec) for spec in specs]
     data = ar.samples(
         [pairs[0] for pairs in split], subtask, p=base["p"], numbers=base["numbers"], batch=one["batch"],
@@ -441,7 +453,7 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
     every = torch.arange(len(specs))
     inside = source | {name: source[name] * mask for name, mask in masks.items()}
     outside = source | {name: source[name] * ~mask for name, mask in masks.items()}
-    found = [Subnetwork(_to(unstack(masks, k), "cpu"), _to(unstack(source, k), "cpu")) for k in range(len(specs))]
+    found = [Subnetwork(moved(unstack(masks, k), "cpu"), moved(unstack(source, k), "cpu")) for k in range(len(specs))]
     removed = [
         one.random(generator(spec["base"]["seed"], "discovery", "random")).masks
         for one, spec in zip(found, specs, strict=True)
@@ -463,7 +475,7 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
         meta = {name: float(score[k]) for name, score in scores.items()}
         meta |= {"density": found[k].density, "seconds": seconds}
         meta["best_constant"] = best_constant(subtask(test[k, :, 0], test[k, :, 1], base["p"]))
-        machine.store.put("subnetwork", spec, found[k].masks, {**meta, "history": _history(trained.history, k)})
+        machine.store.put("subnetwork", spec, found[k].masks, {**meta, "history": history_of(trained.history, k)})
 
 
 def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None:
@@ -480,13 +492,13 @@ def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None
     )  # fmt: skip
     dropout = Dropout(one["dropout"], seeds, device)
     starts, densities = zip(*_starts(specs, machine), strict=True)
-    moved = [Start(_to(s.params, device), _to(s.frozen, device), s.inherited) for s in starts]
+    placed = [Start(moved(s.params, device), moved(s.frozen, device), s.inherited) for s in starts]
     validation, test = (torch.stack([pairs[i] for pairs in split]).to(device) for i in (1, 2))
     trained = transfer(
         ar.losses(
             n_head=base["n_head"], all_positions=one["all_positions"], dropout=dropout, dtype=DTYPES[one["dtype"]]
         ),
-        moved, data, accuracy=_Accuracy(validation, computation, base), keep_best=True,
+        placed, data, accuracy=_Accuracy(validation, computation, base), keep_best=True,
         dtype=_dtype_of_masked(one, one["source"]), steps=one["steps"], lr=one["lr"], target=one["target"],
         weight_decay=one["weight_decay"], clip=one["clip"], every=one["every"], progress=progress,
         checkpoint=checkpoint("transfer", specs, machine), streams=dropout.generators,
@@ -496,7 +508,7 @@ def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None
     right = accuracy(predicted, answers)
     seconds = (time.monotonic() - began) / len(specs)
     for k, spec in enumerate(specs):
-        history = _history(trained.history, k)
+        history = history_of(trained.history, k)
         best = max(history, key=lambda row: row["accuracy"])  # the first of equals, as in training
         unseen = ~_seen(spec["source"], test[k].cpu())
         hits = (predicted[k] == answers[k]).cpu()[unseen]
@@ -568,10 +580,7 @@ def _inherited_names(base: Spec, groups: Sequence[str]) -> list[str]:
 
 
 def _base_params(spec: Spec, machine: Machine) -> Params:
-    found = machine.store.get("base", spec)
-    if found is None:
-        raise FileNotFoundError(f"the base model of seed {spec['seed']} has gone from the store {machine.store.root}")
-    return found[0]
+    return fetch("base", spec, machine, f"base model of seed {spec['seed']}")[0]
 
 
 def _base_pairs(spec: Spec) -> list[Tensor]:
@@ -645,10 +654,8 @@ def _starts(specs: Sequence[Spec], machine: Machine) -> Iterator[tuple[Start, fl
         key = canonical_json(source)
         if key not in sources:
             params = _base_params(base, machine)
-            found = machine.store.get("subnetwork", source)
-            if found is None:
-                raise FileNotFoundError(f"the subnetwork of seed {seed} has gone from the store {machine.store.root}")
-            masks = {name: mask.bool() for name, mask in found[0].items()}
+            found, _ = fetch("subnetwork", source, machine, f"subnetwork of seed {seed}")
+            masks = {name: mask.bool() for name, mask in found.items()}
             sources[key] = params, Subnetwork(masks, _source(source, params))
         if (key, fresh_seed) not in built:
             built[key, fresh_seed] = dict(_build(base, seed=fresh_seed).named_parameters())
@@ -674,17 +681,3 @@ def _start(spec: Spec, params: Params, discovered: Subnetwork, fresh: Params, in
         chosen = discovered if copied == "subnetwork" else discovered - discovered
     masked = {name for name in inherit if name in discovered.masks}
     return start(fresh, chosen, inherit=[name for name in inherit if name not in masked], freeze=spec["freeze"])
-
-
-def _history(rows: list[dict[str, float]], k: int) -> list[dict[str, float]]:
-    return [{name: value for name, value in row.items() if name != "model"} for row in rows if row["model"] == k]
-
-
-def _to(tensors: Params, device: str | torch.device) -> Params:
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} = {value!r}: expected an integer of 1 or more")

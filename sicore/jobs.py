@@ -270,6 +270,31 @@ def checkpoint(kind: str, chunk: list[Spec], machine: Machine) -> str:
     return str(machine.store.path(kind, {"chunk": chunk}).with_suffix(".checkpoint"))
 
 
+def fetch(kind: str, spec: Spec, machine: Machine, what: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An object that an earlier stage has made; ``FileNotFoundError`` naming it as ``what`` when it is not there."""
+    found = machine.store.get(kind, spec)
+    if found is None:
+        raise FileNotFoundError(f"the {what} has gone from the store {machine.store.root}")
+    return found
+
+
+def moved(tensors: dict[str, Tensor], device: str | torch.device) -> dict[str, Tensor]:
+    """The tensors on a device."""
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def history_of(rows: list[dict[str, float]], k: int) -> list[dict[str, float]]:
+    """The rows of member k of a stack, of :attr:`sicore.training.Trained.history`."""
+    return [{name: value for name, value in row.items() if name != "model"} for row in rows if row["model"] == k]
+
+
+def check_counts(**counts: int) -> None:
+    """``ValueError`` naming the first that is no integer of 1 or more."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} = {value!r}: expected an integer of 1 or more")
+
+
 def check_dtype(dtype: str) -> None:
     if dtype not in DTYPES:
         raise ValueError(f"dtype = {dtype!r}: expected one of {', '.join(DTYPES)}")

@@ -7,6 +7,7 @@ and dash as well. Figures are drawn on white, so that they read the same on a da
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -107,14 +108,20 @@ def density_by_matrix(table: pd.DataFrame) -> Figure:
 
     Columns: ``layer``, ``matrix``, ``seed``, ``density``.
     """
-    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
     colours = dict(zip(sorted(table["layer"].unique()), sns.color_palette("colorblind"), strict=False))
+    return _density_bars(table, x="matrix", hue="layer", colours=colours, legend="layer")
+
+
+def _density_bars(
+    table: pd.DataFrame, *, x: str, hue: str, colours: Mapping[Any, Any], label: str = "", legend: str = ""
+) -> Figure:
+    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
     sns.barplot(
-        table, x="matrix", y="density", hue="layer", palette=colours, ax=axes,
+        table, x=x, y="density", hue=hue, palette=dict(colours), ax=axes,
         errorbar=lambda x: (x.min(), x.max()), err_kws={"linewidth": 1.2, "color": "black"},
     )  # fmt: skip
-    axes.set(xlabel="", ylabel="share of weights kept", ylim=(0, None))
-    axes.legend(title="layer")
+    axes.set(xlabel=label, ylabel="share of weights kept", ylim=(0, None))
+    axes.legend(title=legend)
     return figure
 
 
@@ -430,14 +437,10 @@ def density_by_layer(table: pd.DataFrame) -> Figure:
     """
     order = list(dict.fromkeys(table["parameter"]))
     table = table.assign(layer=table["parameter"].map({name: k + 1 for k, name in enumerate(order)}))
-    figure, axes = plt.subplots(figsize=(8.6, 3.4), layout="constrained")
-    sns.barplot(
-        table, x="layer", y="density", hue="network", palette={"pretrained": RED, "untrained": "#999999"}, ax=axes,
-        errorbar=lambda x: (x.min(), x.max()), err_kws={"linewidth": 1.2, "color": "black"},
+    return _density_bars(
+        table, x="layer", hue="network", colours={"pretrained": RED, "untrained": "#999999"},
+        label="masked layer, from the input to the output",
     )  # fmt: skip
-    axes.set(xlabel="masked layer, from the input to the output", ylabel="share of weights kept", ylim=(0, None))
-    axes.legend(title="")
-    return figure
 
 
 def filter_shares(masks: Mapping[int, Mapping[str, Tensor]]) -> Figure:

@@ -97,6 +97,26 @@ def classifier(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {"pretrained": {"source": name, "weights": parameters["classifier_weights"]}}
 
 
-def untrained(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The model spec of the same architecture without its training."""
-    return {"untrained": model["pretrained"]} if "pretrained" in model else dict(model)
+def pretraining(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of :func:`sicore.vision_experiments.base_models`."""
+    return {
+        "data": pictures(parameters), "model": classifier(parameters), "steps": parameters["pretraining_steps"],
+        "batch": parameters["vision_batch"], "lr": parameters["pretraining_lr"], "dtype": parameters["dtype"],
+    }  # fmt: skip
+
+
+def untrained(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """As :func:`pretraining`, for the same architecture without its training."""
+    given = pretraining(parameters)
+    model = given["model"]
+    return given | {"model": {"untrained": model["pretrained"]} if "pretrained" in model else model, "steps": 0}
+
+
+def search(parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """Arguments of :func:`sicore.vision_experiments.subnetworks`; ``changes`` are put in place of parameters."""
+    names = {
+        "steps": "search_steps", "batch": "vision_batch", "lr": "search_lr", "penalty": "search_penalty",
+        "initial_logit": "search_logit", "initial_temperature": "search_temperature",
+    }  # fmt: skip
+    given = {**parameters, **changes}
+    return {argument: given[name] for argument, name in names.items()}

@@ -30,7 +30,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from sicore import classifiers
 from sicore.discovery import discover
 from sicore.files import canonical_json
-from sicore.jobs import DTYPES, Cost, Machine, Spec, check_dtype, checkpoint, make
+from sicore.jobs import (
+    DTYPES,
+    Cost,
+    Machine,
+    Spec,
+    check_counts,
+    check_dtype,
+    checkpoint,
+    fetch,
+    history_of,
+    make,
+    moved,
+)
 from sicore.masking import Params, maskable, parameter_groups
 from sicore.measure import shape_bias
 from sicore.models import stack, unstack
@@ -152,7 +164,7 @@ def base_models(
         0: as it is, untrained (``resnet``, ``vit``) or pretrained.
     """
     check_dtype(dtype)
-    _check(batch=batch, every=every)
+    check_counts(batch=batch, every=every)
     if "pretrained" in model:
         if steps:
             raise ValueError(f"steps = {steps}: a pretrained model is taken as it is, with steps = 0")
@@ -178,11 +190,10 @@ def heads(
 
     With ``on = "discovery"`` it is a linear probe: do the features hold what names mean-pooled pictures?
     """
-    _check(steps=steps, batch=batch)
+    check_counts(steps=steps, batch=batch)
     specs = [
         {
             "base": base.spec, "on": on, "steps": steps, "batch": batch, "lr": lr, "weight_decay": weight_decay,
-            "every": steps,
         } for base in bases
     ]  # fmt: skip
     return _made("vision_head", specs, machine, _train_head)
@@ -199,7 +210,7 @@ def subnetworks(
     ``tensors`` are the masks. The paper starts at logits of -0.1 and a temperature of 1, so that every weight
     begins at 0.48 of its size under running statistics of the full network; here it begins at 0.73.
     """
-    _check(steps=steps, batch=batch, every=every)
+    check_counts(steps=steps, batch=batch, every=every)
     specs = [
         {
             "headed": one.spec, "steps": steps, "batch": batch, "lr": lr, "penalty": penalty,
@@ -237,7 +248,7 @@ def transfers(
         (``params/NAME``), and in ``meta`` ``frozen``, ``inherited``, ``density``, ``steps``, ``seen`` (training
         pictures, counted as often as they are seen) and ``seconds``. The history has accuracies on validation pictures.
     """
-    _check(steps=steps, batch=batch, every=every)
+    check_counts(steps=steps, batch=batch, every=every)
     for name in conditions:
         if name not in CONDITIONS:
             raise ValueError(f"conditions: {name!r} does not exist; expected some of {', '.join(CONDITIONS)}")
@@ -328,15 +339,15 @@ def _train_base(specs: list[Spec], machine: Machine, progress: Any) -> None:
         validation = pictures(data, "validation_pretraining")
         call = _Call(model, spec, device)
         trained = train(
-            call.losses(training=True), _to(stack([params]), device),
+            call.losses(training=True), moved(stack([params]), device),
             _batches(spec, data, {"pretraining": 1.0}, device), steps=spec["steps"], lr=spec["lr"],
             weight_decay=spec["weight_decay"], linear_decay=True, every=spec["every"],
             checkpoint=checkpoint("vision_base", specs, machine), progress=progress,
             evaluate=lambda params, *_: {"accuracy": call.accuracy(unstack(params, 0), validation)}, capture=False,
         )  # fmt: skip
-        params = _to(unstack(trained.params, 0), "cpu")
-        meta |= {"history": _history(trained.history)} | _read_apart(
-            call.predict(_to(params, device), validation), validation
+        params = moved(unstack(trained.params, 0), "cpu")
+        meta |= {"history": history_of(trained.history, 0)} | _read_apart(
+            call.predict(moved(params, device), validation), validation
         )
     machine.store.put("vision_base", spec, params, {**meta, "seconds": time.monotonic() - began})
 
@@ -355,7 +366,7 @@ def _train_head(specs: list[Spec], machine: Machine, progress: Any) -> None:
     known, model = pictures(data, spec["on"]), _build(base["model"], _outputs(base), 0)
     name = classifiers.head(model)
     model.set_submodule(name, nn.Identity())
-    features = _Call(model, base, device).scores(_to(params, device), known)
+    features = _Call(model, base, device).scores(moved(params, device), known)
     spread = features.std(0).clamp(min=1e-6)  # one learning rate then suits every base
     features, labels = features / spread, known.labels.to(device)
     order = torch.randint(
@@ -372,18 +383,18 @@ def _train_head(specs: list[Spec], machine: Machine, progress: Any) -> None:
         progress=progress, capture=False,
     )  # fmt: skip
     own = {f"{name}.weight": trained.params["weight"][0] / spread, f"{name}.bias": trained.params["bias"][0]}
-    call, whole = _Call(_headed_model(base), base, device), _to({**params, **own}, device)
-    meta: dict[str, Any] = {"seconds": time.monotonic() - began, "history": _history(trained.history)}
+    call, whole = _Call(_headed_model(base), base, device), moved({**params, **own}, device)
+    meta: dict[str, Any] = {"seconds": time.monotonic() - began, "history": history_of(trained.history, 0)}
     for role in ("ordinary", "mean_pooled"):
         meta[f"accuracy_{role}"] = float(call.accuracy(whole, pictures(data, f"test_{role}")))
-    machine.store.put("vision_head", spec, _to(own, "cpu"), meta)
+    machine.store.put("vision_head", spec, moved(own, "cpu"), meta)
 
 
 def _find_subnetwork(specs: list[Spec], machine: Machine, progress: Any) -> None:
     (spec,), began = specs, time.monotonic()
     device, base = check_device(machine.device), spec["headed"]["base"]
     call = _Call(_headed_model(base), base, device)
-    source = _to(_headed(spec["headed"], machine), device)
+    source = moved(_headed(spec["headed"], machine), device)
     validation = pictures(base["data"], "validation_mean_pooled")
     masks, trained = discover(
         call.losses(training=False), stack([source]), _masked_names(call.model),
@@ -399,14 +410,15 @@ def _find_subnetwork(specs: list[Spec], machine: Machine, progress: Any) -> None
         "ablated_": source | {name: source[name] * ~mask for name, mask in own.items()},
         "full_model_": source,
     }
-    size, total = sum(int(mask.sum()) for mask in own.values()), sum(mask.numel() for mask in own.values())
+    kept = moved(own, "cpu")
     meta = {
-        "density": size / total, "seconds": time.monotonic() - began, "history": _history(trained.history),
+        "density": Subnetwork(kept, moved(source, "cpu")).density, "seconds": time.monotonic() - began,
+        "history": history_of(trained.history, 0),
     }  # fmt: skip
     for kind in ("ordinary", "mean_pooled"):
         asked = pictures(base["data"], f"test_{kind}")
         meta |= {f"accuracy_{part}{kind}": float(call.accuracy(params, asked)) for part, params in parts.items()}
-    machine.store.put("vision_mask", spec, _to(own, "cpu"), meta)
+    machine.store.put("vision_mask", spec, kept, meta)
 
 
 def _train_row(specs: list[Spec], machine: Machine, progress: Any) -> None:
@@ -427,25 +439,26 @@ def _train_row(specs: list[Spec], machine: Machine, progress: Any) -> None:
         weights = _class_weights(shares, data) if spec["weighted"] and not row["balanced"] else None
         trained = transfer(
             call.losses(training=True, weights=weights),
-            [Start(_to(begin.params, device), _to(begin.frozen, device))],
+            [Start(moved(begin.params, device), moved(begin.frozen, device))],
             _batches(spec, data, shares, device, balanced=row["balanced"]), steps=spec["steps"], lr=spec["lr"],
             weight_decay=spec["weight_decay"], momentum=spec["momentum"] if spec["momentum"] >= 0 else None,
             linear_decay=True, accuracy=lambda params, active: measure(unstack(params, 0)), every=spec["every"],
             progress=progress, checkpoint=checkpoint("vision_row", specs, machine), capture=False,
         )  # fmt: skip
-        params, history = _to(unstack(trained.params, 0), "cpu"), _history(trained.history)
-    moved = _to(params, device)
+        params, history = moved(unstack(trained.params, 0), "cpu"), history_of(trained.history, 0)
+    end = moved(params, device)
     predicted = {
-        role: call.predict(moved, pictures(data, role)).to(torch.int16)
+        role: call.predict(end, pictures(data, role)).to(torch.int16)
         for role in roles(data)
         if role.startswith("test_")
     }
     steps = spec["steps"] + (before["steps"] if before else 0)
+    last = history[-1] if history else measure(end)  # the last step has been evaluated already
     meta = {
         "steps": steps, "seen": steps * spec["batch"],
         "frozen": sum(int(mask.sum()) for mask in begin.frozen.values()), "inherited": begin.inherited,
         "density": _get("vision_mask", spec["source"], machine)[1]["density"], "history": history,
-        "seconds": time.monotonic() - began, **{f"validation_{kind}": float(x) for kind, x in measure(moved).items()},
+        "seconds": time.monotonic() - began, **{f"validation_{kind}": float(last[kind]) for kind in validation},
     }  # fmt: skip
     kept = {f"params/{name}": tensor for name, tensor in params.items()}
     machine.store.put("vision_row", spec, {**predicted, **kept}, meta)
@@ -618,10 +631,7 @@ def _headed(spec: Spec, machine: Machine) -> Params:
 
 
 def _get(kind: str, spec: Spec, machine: Machine) -> tuple[Params, dict[str, Any]]:
-    found = machine.store.get(kind, spec)
-    if found is None:
-        raise FileNotFoundError(f"an object ({kind}) has gone from the store {machine.store.root}")
-    return found
+    return fetch(kind, spec, machine, f"object ({kind}) of seed {_base_of(spec)['data']['seed']}")
 
 
 def _made(
@@ -664,17 +674,3 @@ def _checksum(params: Params) -> str:
     for name in sorted(params):
         digest.update(name.encode() + params[name].contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _history(rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{name: value for name, value in row.items() if name != "model"} for row in rows]
-
-
-def _to(tensors: Params, device: str | torch.device) -> Params:
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
-
-
-def _check(**counts: int) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} = {value!r}: expected an integer of 1 or more")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sicore import experiments, pictures, settings
+from sicore import experiments, pictures, settings, vision_experiments
 from sicore.experiments import Machine
 from sicore.runner import parameters_of
 
@@ -93,5 +93,22 @@ def test_classifiers_by_name(seen):
     assert set(settings.classifier({**seen, "classifier": "vit"})["vit"]) == {"size", "patch", "width", "layers"}
     other = settings.classifier({**seen, "classifier": "torchvision:resnet18", "classifier_weights": "w.pth"})
     assert other == {"pretrained": {"source": "torchvision:resnet18", "weights": "w.pth"}}
-    assert settings.untrained(other) == {"untrained": other["pretrained"]}
-    assert settings.untrained(small) == small
+    named = {**seen, "classifier": "torchvision:resnet18", "classifier_weights": "w.pth"}
+    assert settings.untrained(named)["model"] == {"untrained": other["pretrained"]}
+    assert settings.untrained({**seen, "resnet_width": 24})["model"] == small
+    assert settings.untrained(seen)["steps"] == 0
+
+
+def test_stages_of_the_vision_chain_get_their_parameters(seen):
+    # Bases and searches take their other arguments from the notebook, or keep their defaults.
+    for given, function, elsewhere in (
+        (settings.pretraining(seen), vision_experiments.base_models, {"machine", "seeds", "weight_decay", "every"}),
+        (
+            settings.search(seen), vision_experiments.subnetworks,
+            {"machine", "headed", "final_temperature", "stages", "every"},
+        ),
+    ):  # fmt: skip
+        assert set(given) == set(inspect.signature(function).parameters) - elsewhere
+    assert settings.search(seen, search_logit=-0.1)["initial_logit"] == -0.1
+    assert settings.search(seen)["lr"] == seen["search_lr"]
+    assert settings.pretraining(seen)["lr"] == seen["pretraining_lr"]
