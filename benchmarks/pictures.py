@@ -54,7 +54,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     start = time.monotonic()
-    times: dict[str, list[float]] = {"painting region by region": [], "one product and one gather": []}
+    times: dict[str, list[float]] = {"painting region by region": [], "one product a region and one gather": []}
     worst = 0
     for seed in range(given.images + 1):
         image, masks = photograph(seed)
@@ -75,7 +75,7 @@ def main() -> None:
     began = time.perf_counter()
     vision.images(vision.draw_scenes(classes, classes, generator(0, "benchmark", "scenes")))
     each = (time.perf_counter() - began) / given.scenes
-    rows.append(("drawing a scene of 32 x 32 pixels", round(1e3 * each, 2), round(1 / each), float("nan")))
+    rows.append(("drawing a scene of 32 x 32 pixels", round(1e3 * each, 2), round(1 / each), ""))
     table = pd.DataFrame(rows, columns=["what", "ms an image", "images a second", "times faster"])
     print(table.to_string(index=False), f"\nlargest difference: {worst} grey levels")
     if given.write:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -502,27 +503,27 @@ def mean_pool(image: Tensor, masks: Tensor) -> Tensor:
         raise ValueError(
             f"masks is {masks.dtype} {tuple(masks.shape)}: expected boolean [R, {image.shape[1]}, {image.shape[2]}]"
         )
-    C, P, R = len(image), image[0].numel(), len(masks)
-    flat = masks.flatten(1).view(torch.uint8)  # [R, P]
-    pixels = torch.cat([image.flatten(1).float(), torch.ones(1, P)]).mT.contiguous()  # [P, C + 1], ones to count
-    sums = torch.zeros(R, C + 1)
-    for part in _blocks(P):  # converted a cache's worth at a time
-        sums.addmm_(flat[:, part].float(), pixels[part])
+    C, H, W = image.shape
+    covers = masks.flatten(1).numpy()  # [R, H * W]
+    pixels = torch.cat([image.flatten(1).float(), torch.ones(1, H * W)])  # [C + 1, H * W], ones to count
+    # Most regions are small: of each only the rows of the image that it touches are read.
+    touched = masks.numpy().any(2)  # [R, H]
+    ends = zip((touched.argmax(1) * W).tolist(), ((H - touched[:, ::-1].argmax(1)) * W).tolist(), strict=True)
+    spans = [slice(first, last) for first, last in ends]
+    sums, weight = torch.zeros(len(masks), C + 1), torch.empty(H * W)
+    for region, span in enumerate(spans):
+        torch.mv(
+            pixels[:, span], weight[span].copy_(torch.from_numpy(covers[region, span].view(np.uint8))), out=sums[region]
+        )
     # The topmost region of a pixel has the highest rank of those that cover it; rank 0 is none.
     order = sums[:, C].argsort(descending=True, stable=True)
-    kind = torch.uint8 if R < 256 else torch.int32
-    rank = torch.empty(R, dtype=kind).index_put_((order,), torch.arange(1, R + 1, dtype=kind))[:, None]
-    top = torch.zeros(P, dtype=torch.int64)
-    for part in _blocks(P) if R else ():
-        top[part] = (flat[:, part] * rank).amax(0)
-    rest = (top == 0).float()[None] @ pixels
-    means = torch.cat([rest, sums[order]])
-    colours = (means[:, :C] / means[:, C:].clamp(min=1)).round().to(torch.uint8)
-    return colours[top].mT.reshape(image.shape)
-
-
-def _blocks(pixels: int, size: int = 4096) -> list[slice]:
-    return [slice(i, i + size) for i in range(0, pixels, size)]
+    top = np.zeros(H * W, dtype=np.uint8 if len(masks) < 256 else np.int32)
+    for rank, region in enumerate(order.tolist(), 1):
+        np.copyto(top[spans[region]], rank, where=covers[region, spans[region]])
+    means = torch.cat([(pixels @ torch.from_numpy(top == 0).float())[None], sums[order]])
+    colours = (means[:, :C] / means[:, C:].clamp(min=1)).round().to(torch.uint8)  # [R + 1, C]
+    index = torch.from_numpy(top).int()
+    return torch.stack([channel.index_select(0, index) for channel in colours.mT.contiguous()]).view(image.shape)
 
 
 # ---------------------------------------------------------------------------------------
