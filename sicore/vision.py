@@ -507,8 +507,8 @@ def mean_pool(image: Tensor, masks: Tensor) -> Tensor:
     covers = masks.flatten(1).numpy()  # [R, H * W]
     pixels = torch.cat([image.flatten(1).float(), torch.ones(1, H * W)])  # [C + 1, H * W], ones to count
     # Most regions are small: of each only the rows of the image that it touches are read.
-    touched = masks.numpy().any(2)  # [R, H]
-    ends = zip((touched.argmax(1) * W).tolist(), ((H - touched[:, ::-1].argmax(1)) * W).tolist(), strict=True)
+    touched = masks.view(torch.uint8).amax(2)  # [R, H]
+    ends = zip((touched.argmax(1) * W).tolist(), ((H - touched.flip(1).argmax(1)) * W).tolist(), strict=True)
     spans = [slice(first, last) for first, last in ends]
     sums, weight = torch.zeros(len(masks), C + 1), torch.empty(H * W)
     for region, span in enumerate(spans):
