@@ -9,6 +9,7 @@ processes changes a bit of a result on a CPU.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import multiprocessing
 import os
@@ -246,24 +247,31 @@ def _run_in_worker(
 def _run_in_processes(
     kind: str, chunks: list[list[Spec]], machine: Machine, job: Callable[..., None], bar: Any
 ) -> None:
+    pool, counter = _workers(machine.processes)
+    before = counter.value
+    waiting = {pool.submit(_run_in_worker, kind, chunk, machine, job, False): chunk for chunk in chunks}
+    try:
+        while waiting:
+            done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+            bar.update(counter.value - before - bar.n)
+            for future in done:
+                chunk = waiting.pop(future)
+                if not future.result():  # another process is at it: last in the queue, and then we wait
+                    waiting[pool.submit(_run_in_worker, kind, chunk, machine, job, True)] = chunk
+    except BaseException:
+        _workers.cache_clear()
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in multiprocessing.active_children():
+            worker.terminate()  # what it has saved stays
+        raise
+
+
+@functools.lru_cache(maxsize=1)
+def _workers(count: int) -> tuple[ProcessPoolExecutor, Any]:
+    """Processes and the counter of their steps. They stay for the next stage: one takes ten seconds to get ready."""
     context = multiprocessing.get_context("spawn")  # fork is unsafe once torch has threads
     counter = context.Value("q", 0)
-    workers = min(machine.processes, len(chunks))
-    with ProcessPoolExecutor(workers, context, _start_worker, (counter, os.getpid())) as pool:
-        waiting = {pool.submit(_run_in_worker, kind, chunk, machine, job, False): chunk for chunk in chunks}
-        try:
-            while waiting:
-                done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                bar.update(counter.value - bar.n)
-                for future in done:
-                    chunk = waiting.pop(future)
-                    if not future.result():  # another process is at it: last in the queue, and then we wait
-                        waiting[pool.submit(_run_in_worker, kind, chunk, machine, job, True)] = chunk
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in multiprocessing.active_children():
-                worker.terminate()  # what it has saved stays; leaving the block would wait for it
-            raise
+    return ProcessPoolExecutor(count, context, _start_worker, (counter, os.getpid())), counter
 
 
 def checkpoint(kind: str, chunk: list[Spec], machine: Machine) -> str:

@@ -1218,6 +1218,7 @@ def test_chunk_that_another_has_made_is_not_made_again(tmp_path, another):
 @pytest.fixture
 def threads_as_processes(monkeypatch):
     """Worker processes take seconds to start; who makes what when is the same with threads."""
+    jobs._workers.cache_clear()
     monkeypatch.setattr(jobs, "_steps_done", None)
     monkeypatch.setattr(jobs, "keep_freed_memory", lambda: None)
     monkeypatch.setattr(jobs, "_leave_with_parent", lambda parent: None)
@@ -1225,6 +1226,8 @@ def threads_as_processes(monkeypatch):
         jobs, "ProcessPoolExecutor",
         lambda workers, context, start, given: ThreadPoolExecutor(workers, initializer=start, initargs=given),
     )  # fmt: skip
+    yield
+    jobs._workers.cache_clear()
 
 
 @pytest.mark.usefixtures("threads_as_processes")
@@ -1239,6 +1242,28 @@ def test_processes_make_at_the_end_what_another_is_making(tmp_path, another, eno
     assert set(order[: len(free)]) == free
     assert sorted(order[len(free) :]) == list(locked)
     assert len(enough_work) == 1
+
+
+@pytest.mark.usefixtures("threads_as_processes", "enough_work")
+def test_processes_stay_for_the_next_stage_but_not_after_an_error(tmp_path, monkeypatch):
+    plain, pools = jobs.ProcessPoolExecutor, []
+    monkeypatch.setattr(jobs, "ProcessPoolExecutor", lambda *given: pools.append(plain(*given)) or pools[-1])
+    machine = open_machine(tmp_path, stack=1, workers=2)
+
+    def fail(specs, machine, _):
+        raise OSError("no space left")
+
+    def make(specs, machine, _):
+        put_seed(machine, specs)
+
+    for number, job in enumerate([make, make, fail, make]):
+        specs = [tiny(5, 10 * number), tiny(5, 10 * number + 1)]
+        if job is fail:
+            with pytest.raises(OSError, match="no space left"):
+                ex._make("thing", specs, machine, job)
+        else:
+            assert seeds_of(ex._make("thing", specs, machine, job)) == [10 * number, 10 * number + 1]
+    assert len(pools) == 2
 
 
 @pytest.mark.parametrize(
