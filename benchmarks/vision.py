@@ -24,6 +24,7 @@ from torchvision.transforms import v2
 from sicore import classifiers, pictures, results
 from sicore import vision_experiments as ve
 from sicore.files import canonical_json
+from sicore.jobs import Machine
 from sicore.masking import maskable
 from sicore.models import stack
 from sicore.training import keep_freed_memory, state_of, train
@@ -66,7 +67,7 @@ def main() -> None:
     known = pictures.pictures(data, "training")
     base = {"data": data, "model": MODEL, "dtype": "float32"}
     model = ve._headed_model(base).to(device)
-    call = ve._Call(ve._headed_model(base), base, device)
+    call = ve._Call(ve._headed_model(base), base, Machine.open(device=given.device))
     losses = call.losses(training=True)
     begin = {name: tensor.to(device) for name, tensor in state_of(model).items()}
     held = {name: torch.rand(begin[name].shape, device=device) < 0.25 for name in maskable(model)}

@@ -12,9 +12,9 @@ from sicore.measure import mean_interval
 def curve_means(table: pd.DataFrame, by: Sequence[str], value: str = "test_accuracy") -> pd.DataFrame:
     """One number for a whole curve: the mean over the sample numbers, per group, seed and draw.
 
-    Columns: ``by``, ``seed``, ``draw`` and ``value``.
+    Columns: ``by``, ``seed``, ``draw`` and ``value``, which is nan where a run of the curve diverged.
     """
-    return table.groupby([*by, "seed", "draw"], sort=False)[value].mean().reset_index()
+    return table.groupby([*by, "seed", "draw"], sort=False)[value].mean(skipna=False).reset_index()
 
 
 def leads(table: pd.DataFrame, reference: str, *, by: str = "start", value: str = "test_accuracy") -> pd.DataFrame:
@@ -27,7 +27,8 @@ def leads(table: pd.DataFrame, reference: str, *, by: str = "start", value: str 
     pandas.DataFrame
         ``by``, ``mean`` and ``half_width`` of the difference (95 % interval over seeds, nan for
         one seed), ``seeds``, and ``verdict``: ``above`` or ``below`` where the interval
-        leaves out 0, ``not told apart`` where it holds 0, ``one seed`` where there is none.
+        leaves out 0, ``not told apart`` where it holds 0, ``one seed`` where there is none, and
+        ``a run diverged`` where one of the runs has no value (mean and half-width are nan).
 
     Raises
     ------
@@ -36,15 +37,17 @@ def leads(table: pd.DataFrame, reference: str, *, by: str = "start", value: str 
     """
     if reference not in set(table[by]):
         raise ValueError(f"reference = {reference!r}: expected one of {', '.join(sorted(set(table[by])))}")
-    means = curve_means(table, [by], value).groupby([by, "seed"], sort=False)[value].mean().unstack("seed")
+    by_seed = curve_means(table, [by], value).groupby([by, "seed"], sort=False)[value]
+    means, there = by_seed.mean(skipna=False).unstack("seed"), by_seed.size().unstack("seed").notna()
     rows = []
     for name in means.index:
-        gap = (means.loc[name] - means.loc[reference]).dropna()
+        gap = (means.loc[name] - means.loc[reference])[there.loc[name] & there.loc[reference]]
         if name == reference or gap.empty:
             continue
         mean, half = mean_interval(gap.tolist())
         verdict = "above" if mean - half > 0 else "below" if mean + half < 0 else "not told apart"
-        rows.append((name, mean, half, len(gap), verdict if half == half else "one seed"))
+        verdict = "a run diverged" if mean != mean else verdict if half == half else "one seed"
+        rows.append((name, mean, half, len(gap), verdict))
     return pd.DataFrame(rows, columns=[by, "mean", "half_width", "seeds", "verdict"])
 
 

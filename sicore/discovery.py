@@ -65,6 +65,9 @@ def discover(
     checkpoint: str | Path | None = None,
     progress: str | Callable[[int], None] | None = None,
     capture: bool = True,
+    pieces: int = 1,
+    average: Callable[[list[Tensor]], None] | None = None,
+    keep_going: bool = False,
 ) -> tuple[Params, Trained]:
     """Search one subnetwork in each of K frozen networks.
 
@@ -91,7 +94,7 @@ def discover(
         ``(effective parameters, active) -> [K]``: accuracy on the subtask, for the history.
     dtype
         Type of the masked weights handed to ``losses``; logits are float32.
-    checkpoint, progress, capture
+    checkpoint, progress, capture, pieces, average, keep_going
         As for :func:`sicore.training.train`.
 
     Returns
@@ -163,10 +166,12 @@ def discover(
 
     logits = initial_logits(source, names, initial_logit)
     short = {f"short/{name}": source[name].to(dtype) for name in names}
-    lam = lam.to(next(iter(source.values())).device)
+    # Every piece of a batch adds the penalty's gradient.
+    lam = lam.to(next(iter(source.values())).device) / pieces
     trained = train(
         objective, logits, batches, context={**source, **short, "penalty": lam},
         steps=steps, lr=lr, weight_decay=weight_decay, clip=clip, evaluate=measure, every=every,
-        checkpoint=checkpoint, progress=progress, capture=capture,
+        checkpoint=checkpoint, progress=progress, capture=capture, pieces=pieces, average=average,
+        keep_going=keep_going,
     )  # fmt: skip
     return {name: hard_mask(tensor) for name, tensor in trained.params.items()}, trained

@@ -7,6 +7,7 @@ trained in stacks by several processes (see :mod:`sicore.jobs`).
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from sicore.jobs import (
     Cost,
     Machine,
     Spec,
+    check_converged,
     check_counts,
     check_dtype,
     checkpoint,
@@ -340,6 +342,9 @@ def transfers(
         base = spec["source"]["base"]
         condition, _, behaviour = start_name.partition("_as_")
         shares = agreement(tensors["predicted"].long(), tensors["pairs"].long(), candidates, base["p"])
+        diverged = {}
+        if "diverged" in meta:
+            diverged, shares = {"diverged": meta["diverged"]}, dict.fromkeys(shares, math.nan)
         rows.append({
             "start": start_name, "condition": condition, "behaviour": f"as_{behaviour}" if behaviour else "",
             "inherit": ", ".join(spec["inherit"]), "freeze": spec["freeze"],
@@ -349,7 +354,7 @@ def transfers(
                 "test_accuracy", "validation_accuracy", "best_step", "steps", "last_validation_accuracy",
                 "test_accuracy_unseen", "unseen", "best_constant", "frozen", "inherited", "density", "seconds",
             )},
-            **{f"agrees {name}": share for name, share in shares.items()},
+            **{f"agrees {name}": share for name, share in shares.items()}, **diverged,
         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -412,7 +417,7 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
         limit=one["limit"] or None, clip=one["clip"], every=one["every"],
         evaluate=lambda params, context, step, active: {"accuracy": check(params, active)},
         metric="accuracy", target=one["target"], progress=progress, checkpoint=checkpoint("base", specs, machine),
-        streams=dropout.generators,
+        streams=dropout.generators, keep_going=True,
     )  # fmt: skip
     test = torch.stack([pairs[2] for pairs in split]).to(device)
     scores = _Accuracy(test, computation, one)(trained.params, torch.arange(len(specs)))
@@ -423,9 +428,12 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
             "test_accuracy": float(scores[k]), "best_constant": floor, "steps_taken": trained.steps[k],
             "seconds": seconds,
         }  # fmt: skip
-        machine.store.put(
-            "base", spec, moved(unstack(trained.params, k), "cpu"), {**meta, "history": history_of(trained.history, k)}
-        )
+        if k not in trained.diverged:
+            machine.store.put(
+                "base", spec, moved(unstack(trained.params, k), "cpu"),
+                {**meta, "history": history_of(trained.history, k)},
+            )  # fmt: skip
+    check_converged(trained, "base model", [f"seed {seed}" for seed in seeds])
 
 
 def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> None:
@@ -448,7 +456,7 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
         initial_logit=one["initial_logit"], final_temperature=one["final_temperature"], stages=one["stages"],
         skip_temperature=one["skip_temperature"], weight_decay=one["weight_decay"],
         accuracy=_Accuracy(validation, subtask, base), every=one["every"], dtype=_dtype_of_masked(one, one),
-        progress=progress, checkpoint=checkpoint("subnetwork", specs, machine),
+        progress=progress, checkpoint=checkpoint("subnetwork", specs, machine), keep_going=True,
     )  # fmt: skip
     every = torch.arange(len(specs))
     inside = source | {name: source[name] * mask for name, mask in masks.items()}
@@ -475,7 +483,10 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
         meta = {name: float(score[k]) for name, score in scores.items()}
         meta |= {"density": found[k].density, "seconds": seconds}
         meta["best_constant"] = best_constant(subtask(test[k, :, 0], test[k, :, 1], base["p"]))
-        machine.store.put("subnetwork", spec, found[k].masks, {**meta, "history": history_of(trained.history, k)})
+        if k not in trained.diverged:
+            machine.store.put("subnetwork", spec, found[k].masks, {**meta, "history": history_of(trained.history, k)})
+    names = [f"seed {spec['base']['seed']} with penalty {spec['penalty']:g}" for spec in specs]
+    check_converged(trained, "search", names)
 
 
 def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None:
@@ -501,7 +512,7 @@ def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None
         placed, data, accuracy=_Accuracy(validation, computation, base), keep_best=True,
         dtype=_dtype_of_masked(one, one["source"]), steps=one["steps"], lr=one["lr"], target=one["target"],
         weight_decay=one["weight_decay"], clip=one["clip"], every=one["every"], progress=progress,
-        checkpoint=checkpoint("transfer", specs, machine), streams=dropout.generators,
+        checkpoint=checkpoint("transfer", specs, machine), streams=dropout.generators, keep_going=True,
     )  # fmt: skip
     predicted = ar.predict(trained.params, test, n_head=base["n_head"], numbers=base["numbers"])
     answers = computation(test[..., 0], test[..., 1], base["p"])
@@ -509,18 +520,21 @@ def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None
     seconds = (time.monotonic() - began) / len(specs)
     for k, spec in enumerate(specs):
         history = history_of(trained.history, k)
-        best = max(history, key=lambda row: row["accuracy"])  # the first of equals, as in training
+        # The first of equals, as in training.
+        best = max(history, key=lambda row: row["accuracy"], default={"accuracy": 0.0, "step": 0})
         unseen = ~_seen(spec["source"], test[k].cpu())
         hits = (predicted[k] == answers[k]).cpu()[unseen]
         meta = {
             "test_accuracy": float(right[k]), "validation_accuracy": best["accuracy"], "best_step": best["step"],
             "steps": trained.steps[k],
-            "last_validation_accuracy": history[-1]["accuracy"], "unseen": int(unseen.sum()),
+            "last_validation_accuracy": history[-1]["accuracy"] if history else 0.0, "unseen": int(unseen.sum()),
             "test_accuracy_unseen": float(hits.float().mean()) if len(hits) else float(right[k]),
             "best_constant": best_constant(answers[k]),
             "frozen": sum(int(mask.sum()) for mask in starts[k].frozen.values()), "inherited": starts[k].inherited,
             "density": densities[k], "seconds": seconds, "history": history,
         }  # fmt: skip
+        if k in trained.diverged:  # marked, and without an accuracy that an average could take in
+            meta |= {"diverged": trained.diverged[k]} | {name: None for name in meta if "accuracy" in name}
         kept = {"predicted": predicted[k].to(torch.int32).cpu(), "pairs": test[k].to(torch.int32).cpu()}
         machine.store.put("transfer", spec, kept, meta)
 

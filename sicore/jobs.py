@@ -13,6 +13,7 @@ import functools
 import math
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +27,9 @@ from torch import Tensor
 from tqdm import tqdm  # plain text: a notebook's widget needs scripts from outside
 
 from sicore.files import canonical_json
+from sicore.parallel import ALONE, Group
 from sicore.store import Store
-from sicore.training import check_device, keep_freed_memory
+from sicore.training import Trained, check_device, keep_freed_memory
 
 Spec = dict[str, Any]
 
@@ -71,12 +73,15 @@ class Machine:
     stack
         Most models trained together in one process; 0 for what suits the device. Either
         way no more than the free memory holds.
+    group
+        The processes that share each training, of which this is one (see :mod:`sicore.parallel`).
     """
 
     store: Store
     device: str = "cpu"
     workers: int = 0
     stack: int = 8
+    group: Group = ALONE
 
     @classmethod
     def open(cls, *, store: str = "", device: str = "cpu", workers: int = 0, stack: int = 8) -> Machine:
@@ -194,8 +199,39 @@ def run(
         held.enter_context(one_thread(machine.device))
         missing = [spec for spec in chunk if machine.store.get(kind, spec) is None]
         if missing:
-            job(missing, machine, progress)
+            _logged(kind, missing, machine, job, progress)
     return True
+
+
+def _logged(kind: str, specs: list[Spec], machine: Machine, job: Callable[..., None], progress: Any) -> None:
+    """Run a job and write a line about it into the store's log: what, how fast, how much memory, which keys."""
+    began, steps = time.monotonic(), [-1]
+
+    def count(done: int) -> None:
+        steps[0] = 0 if steps[0] < 0 else steps[0] + done  # the first call tells what a checkpoint has spared
+        progress(done)
+
+    on_gpu = machine.device != "cpu"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(machine.device)
+    job(specs, machine, count)
+    seconds = time.monotonic() - began
+    peak = torch.cuda.max_memory_allocated(machine.device) if on_gpu else peak_memory()
+    rate = f"{steps[0] * specs[0].get('batch', 0) / seconds:,.0f} samples/s" if steps[0] > 0 else "no steps counted"
+    keys = " ".join(machine.store.path(kind, spec).stem[:12] for spec in specs)
+    machine.store.log(
+        f"{kind:12} {len(specs):3} made in {seconds:8.1f} s  {rate:>20}  {peak / 2**20:8,.0f} MiB"
+        f"  {machine.device}  {keys}"
+    )
+
+
+def peak_memory() -> int:
+    """Most bytes that this process has had in memory, 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 @contextlib.contextmanager
@@ -223,10 +259,10 @@ def _start_worker(counter: Any, parent: int) -> None:
     _steps_done = counter
     torch.set_num_threads(1)
     keep_freed_memory()
-    threading.Thread(target=_leave_with_parent, args=(parent,), daemon=True).start()
+    threading.Thread(target=leave_with_parent, args=(parent,), daemon=True).start()
 
 
-def _leave_with_parent(parent: int) -> None:
+def leave_with_parent(parent: int) -> None:
     """End this process when the one that started it is gone, killed for example."""
     while os.getppid() == parent:
         time.sleep(1)
@@ -284,6 +320,16 @@ def fetch(kind: str, spec: Spec, machine: Machine, what: str) -> tuple[dict[str,
     if found is None:
         raise FileNotFoundError(f"the {what} has gone from the store {machine.store.root}")
     return found
+
+
+def check_converged(trained: Trained, what: str, names: Sequence[str]) -> None:
+    """``FloatingPointError`` naming the models of a stack that have diverged, once the others are in the store."""
+    if trained.diverged:
+        bad = ", ".join(f"{names[model]} (step {step})" for model, step in sorted(trained.diverged.items()))
+        raise FloatingPointError(
+            f"the {what} of {bad} diverged: its loss is not finite. Lower the learning rate or leave the seed out; "
+            "the others are in the store"
+        )
 
 
 def moved(tensors: dict[str, Tensor], device: str | torch.device) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from sicore import imagenet, vision
 from sicore.files import canonical_json
+from sicore.parallel import ALONE, Group
 from sicore.seeding import generator
 
 TRAINING = ("training", "discovery")
@@ -46,8 +47,9 @@ class Pictures:
     labels
         [N], int64: the class, for cue conflicts that of the shape.
     take
-        ``(numbers [B], generator or None) -> uint8 [B, 3, S, S]``. With a generator the pictures are
-        augmented as for training; drawn ones never are (a flip exchanges diagonal textures).
+        ``(numbers [B], places [B, 3] or None) -> uint8 [B, 3, S, S]``. With places, from 0 to 1, the pictures
+        are augmented as for training: the crop's x and y, and a flip above 0.5. Drawn ones never are (a flip
+        exchanges diagonal textures).
     classes
         Their names.
     texture
@@ -57,7 +59,7 @@ class Pictures:
     """
 
     labels: Tensor
-    take: Callable[[Tensor, torch.Generator | None], Tensor]
+    take: Callable[[Tensor, Tensor | None], Tensor]
     classes: tuple[str, ...]
     texture: Tensor | None = None
     from_files: bool = False
@@ -223,7 +225,7 @@ def _drawn(data: dict[str, Any], role: str) -> Pictures:
 def _in_memory(
     painted: Tensor, labels: Tensor, classes: Sequence[str], texture: Tensor | None = None
 ) -> Pictures:  # fmt: skip
-    return Pictures(labels, lambda numbers, augment: painted[numbers], tuple(classes), texture)
+    return Pictures(labels, lambda numbers, places: painted[numbers], tuple(classes), texture)
 
 
 # ---------------------------------------------------------------------------------------
@@ -294,10 +296,7 @@ def _read_on_demand(
 ) -> Pictures:  # fmt: skip
     pool = ThreadPoolExecutor(4)  # decoding and resizing leave Python's lock
 
-    def take(numbers: Tensor, augment: torch.Generator | None) -> Tensor:
-        # Drawn before the threads begin: the order in which they come is not fixed.
-        places = torch.rand(len(numbers), 3, generator=augment) if augment is not None else None
-
+    def take(numbers: Tensor, places: Tensor | None) -> Tensor:
         def one(row: int) -> Tensor:
             place = None if places is None else places[row].tolist()
             return _cropped(imagenet.read(paths[int(numbers[row])]), size, place)
@@ -333,12 +332,19 @@ class Batches:
         Draw every class equally often, with replacement, in place of passes.
     seed
         Fixes the order and the augmentation.
+    weights
+        Of the classes in the loss, [classes]. A third tensor, [1, B], then has the weight of every picture
+        beside the batch's mean.
+    group
+        Processes that share every batch: each gets, and reads, its own part of it.
     """
 
     def __init__(
         self, parts: Sequence[tuple[Pictures, float]], *, batch: int, steps: int, seed: int, balanced: bool = False,
-        device: str | torch.device = "cpu",
+        device: str | torch.device = "cpu", weights: Tensor | None = None, group: Group = ALONE,
     ) -> None:  # fmt: skip
+        self.weights, self.group = weights, group
+        group.share(torch.empty(batch))
         self.parts, self.batch, self.seed, self.device = [part for part, _ in parts], batch, seed, device
         labels = torch.cat([part.labels for part in self.parts])
         rng, need = generator(seed, "order"), batch * steps
@@ -362,25 +368,29 @@ class Batches:
             self.order = torch.cat(order)[:need]
         self.labels, self.begins = labels, begins
         self.pool = ThreadPoolExecutor(1) if any(part.from_files for part in self.parts) else None
-        self.ahead: tuple[int, Future[tuple[Tensor, Tensor]]] | None = None
+        self.ahead: tuple[int, Future[tuple[Tensor, ...]]] | None = None
 
-    def __call__(self, step: int, active: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, step: int, active: Tensor) -> tuple[Tensor, ...]:
         ready = self.ahead[1].result() if self.ahead and self.ahead[0] == step else self._load(step)
         if self.pool and (step + 2) * self.batch <= len(
             self.order
         ):  # the next batch is read while this one is trained on
             self.ahead = step + 1, self.pool.submit(self._load, step + 1)
-        return ready[0].to(self.device)[None], ready[1].to(self.device)[None]
+        return tuple(part.to(self.device)[None] for part in ready)
 
-    def _load(self, step: int) -> tuple[Tensor, Tensor]:
-        rows = self.order[step * self.batch : (step + 1) * self.batch]
-        augment = generator(self.seed, "augment", step)
+    def _load(self, step: int) -> tuple[Tensor, ...]:
+        whole = self.order[step * self.batch : (step + 1) * self.batch]
+        rows = self.group.share(whole)
+        places = self.group.share(torch.rand(len(whole), 3, generator=generator(self.seed, "augment", step)))
         loaded: Tensor | None = None
         for begin, part in zip(self.begins.tolist(), self.parts, strict=False):
             mine = (rows >= begin) & (rows < begin + len(part))
             if mine.any():
-                taken = part.take(rows[mine] - begin, augment)
+                taken = part.take(rows[mine] - begin, places[mine])
                 loaded = torch.empty(len(rows), *taken.shape[1:], dtype=taken.dtype) if loaded is None else loaded
                 loaded[mine] = taken
         assert loaded is not None
-        return loaded, self.labels[rows]
+        labels = self.labels[rows]
+        if self.weights is None:
+            return loaded, labels
+        return loaded, labels, self.weights[labels] / self.weights[self.labels[whole]].mean()

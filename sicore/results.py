@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import platform
 import re
 import subprocess
@@ -117,6 +118,7 @@ def write(
         "device": _device(device),
         "dtype": dtype,
         "wall_seconds": None if began is None else round(time.monotonic() - began, 1),
+        "diverged": int(table["diverged"].notna().sum()) if "diverged" in table else 0,
     }
     csv, record = target / f"{name}.csv", target / f"{name}.json"
     if not keys:
@@ -125,7 +127,8 @@ def write(
         return csv
     with _locked(name, scale):
         cells, runs = _merged(csv, _cells(io.StringIO(_as_csv(table))), provenance, keys)
-        provenance |= {"rows": len(cells), "columns": list(cells.columns), "runs": runs}
+        lost = int((cells["diverged"] != "").sum()) if "diverged" in cells else 0
+        provenance |= {"rows": len(cells), "columns": list(cells.columns), "runs": runs, "diverged": lost}
         with written_aside(csv) as new_csv, written_aside(record) as new_record:  # renamed one right after the other
             new_csv.write_text(_as_csv(cells), encoding="utf-8")
             new_record.write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
@@ -249,7 +252,9 @@ def find(name: str, scale: str) -> pd.DataFrame | None:
 
 
 def plus_minus(mean: float, half_width: float, digits: int = 2) -> str:
-    """``0.93 ± 0.02``, or the mean alone where there is no interval."""
+    """``0.93 ± 0.02``, the mean alone where there is no interval, a dash where a run without a value is among them."""
+    if mean != mean:
+        return "–"
     if half_width != half_width:
         return f"{mean:.{digits}f}"
     return f"{mean:.{digits}f} ± {half_width:.{digits}f}"
@@ -264,7 +269,7 @@ def over_seeds(values: Sequence[float], digits: int = 2) -> str:
     if not values:
         return "–"
     if len(values) < 3:
-        return " and ".join(f"{value:.{digits}f}" for value in values)
+        return " and ".join(plus_minus(value, math.nan, digits) for value in values)
     from sicore.measure import mean_interval  # slow to import, so only here
 
     return plus_minus(*mean_interval(values), digits)

@@ -102,6 +102,7 @@ def pretraining(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "data": pictures(parameters), "model": classifier(parameters), "steps": parameters["pretraining_steps"],
         "batch": parameters["vision_batch"], "lr": parameters["pretraining_lr"], "dtype": parameters["dtype"],
+        "data_parallel": parameters["data_parallel"], "pieces": parameters["pieces"],
     }  # fmt: skip
 
 

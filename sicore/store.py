@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -76,6 +77,12 @@ class Store:
     def put(self, kind: str, spec: Mapping[str, Any], tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Write the object in one piece."""
         save_tensors(self.path(kind, spec), tensors, {**meta, "spec": dict(spec)})
+
+    def log(self, line: str) -> None:
+        """Add a line with the time to ``log.txt``. Several processes may; each line stays whole."""
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        with open(self.root / "log.txt", "a", encoding="utf-8") as file:
+            file.write(f"{stamp}  {line}\n")
 
     @contextlib.contextmanager
     def lock(self, kind: str, spec: Mapping[str, Any], *, wait: bool = True) -> Iterator[None]:

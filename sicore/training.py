@@ -15,7 +15,7 @@ import ctypes
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,14 @@ class Trained:
         Steps taken by each model (fewer than asked for where a model stopped early).
     history
         Rows ``{"model": k, "step": s, "loss": x, metric: value, ...}``.
+    diverged
+        Model -> step at which its loss was found not to be finite. What ``params`` has for it is worth nothing.
     """
 
     params: Params
     steps: list[int]
     history: list[dict[str, float]]
+    diverged: dict[int, int] = field(default_factory=dict)
 
 
 def vmapped(model: nn.Module, loss: Callable[[Callable[..., Any], Any], Tensor]) -> Losses:
@@ -127,6 +130,20 @@ def _rows(batch: Any, k: int) -> Any:
     if isinstance(batch, dict):
         return {name: _rows(part, k) for name, part in batch.items()}
     return type(batch)(_rows(part, k) for part in batch)
+
+
+def _cut(batch: Any, pieces: int) -> list[Any]:
+    """A batch, tensors [K, B, ...] as in :func:`_rows`, in equal pieces of its second axis."""
+    if pieces == 1:
+        return [batch]
+    if isinstance(batch, Tensor):
+        if batch.shape[1] % pieces:
+            raise ValueError(f"pieces = {pieces} does not divide a batch of {batch.shape[1]}")
+        return list(batch.chunk(pieces, 1))
+    if isinstance(batch, dict):
+        cut = {name: _cut(part, pieces) for name, part in batch.items()}
+        return [{name: parts[i] for name, parts in cut.items()} for i in range(pieces)]
+    return [type(batch)(parts) for parts in zip(*(_cut(part, pieces) for part in batch), strict=True)]
 
 
 def state_of(model: nn.Module) -> Params:
@@ -210,6 +227,9 @@ def train(
     progress: str | Callable[[int], None] | None = None,
     streams: Sequence[torch.Generator] = (),
     capture: bool = True,
+    pieces: int = 1,
+    average: Callable[[list[Tensor]], None] | None = None,
+    keep_going: bool = False,
 ) -> Trained:
     """Train a stack of K models with AdamW, or with stochastic gradient descent.
 
@@ -254,16 +274,26 @@ def train(
         tensor.
     capture
         False: on a GPU too every step runs as it is, for ``batches`` that come from the host.
+    pieces
+        Compute a batch in so many pieces of its second axis and add up their gradients, for a batch that the
+        memory does not hold. Losses are means over a batch. BatchNorm in training mode sees each piece by itself.
+    average
+        Replaces gradients and losses in place by their means over processes that train the same models
+        on different data (:meth:`sicore.parallel.Group.average_`).
+    keep_going
+        A model whose loss is not finite leaves the stack and is named in ``diverged``; the others train on.
 
     Raises
     ------
     ValueError
         Before training: for settings out of range.
     FloatingPointError
-        When a loss is not finite; it names the model and the step.
+        Without ``keep_going``, when a loss is not finite; it names the model and the step.
     """
     last = steps if limit is None else limit
-    _check_settings(steps=steps, limit=last, lr=lr, every=every, clip=clip, weight_decay=weight_decay, params=params)
+    _check_settings(
+        pieces=pieces, steps=steps, limit=last, lr=lr, every=every, clip=clip, weight_decay=weight_decay, params=params
+    )
     if momentum is not None and not 0 <= momentum < 1:
         raise ValueError(f"momentum = {momentum!r}: expected 0 <= momentum < 1, or None for AdamW")
     if metric is None and (target is not None or patience is not None or keep_best):
@@ -286,15 +316,22 @@ def train(
         progress(state.step * len(state.active))
 
     def gradient(step: Any) -> Tensor:
-        value = losses(state.params, state.context, batches(step, state.active), step)
-        if value.shape != (len(state.active),):
-            raise ValueError(
-                f"losses returned shape {tuple(value.shape)}; expected one loss per model, ({len(state.active)},)"
-            )
-        if device.type == "cpu":
-            _check_finite(value, state.active, step)
-        value.sum().backward()
-        return value.detach()
+        whole = batches(step, state.active)
+        found = []
+        for piece in _cut(whole, pieces):
+            value = losses(state.params, state.context, piece, step)
+            if value.shape != (len(state.active),):
+                raise ValueError(
+                    f"losses returned shape {tuple(value.shape)}; expected one loss per model, ({len(state.active)},)"
+                )
+            if device.type == "cpu" and not keep_going:
+                _check_finite(value, state.active, step)
+            (value.sum() if pieces == 1 else value.sum() / pieces).backward()
+            found.append(value.detach())
+        loss = found[0] if pieces == 1 else torch.stack(found).mean(0)
+        if average is not None:
+            average([*(tensor.grad for tensor in state.params.values() if tensor.grad is not None), loss])
+        return loss
 
     def descend() -> None:
         if clip is not None:
@@ -314,36 +351,50 @@ def train(
             state.set_lr(lr * (1 - step / steps))
         value = replay(step) if replay is not None else both(step)
         due = (step + 1) % every == 0 or step + 1 == last
-        if due and device.type != "cpu":
+        if due and device.type != "cpu" and not keep_going:
             _check_finite(value, state.active, step)
         state.step += 1
         bar.update()
         if callable(progress):
             progress(len(state.active))
-        if due:
+        smaller = False
+        if keep_going and (due or device.type == "cpu"):
+            finite = value.isfinite()
+            smaller = state.give_up(finite)
+            value = value[finite] if smaller else value
+        if due and len(state.active):
             _record(state, value, evaluate, metric, maximise, keep_best)
-            if state.retire(target, maximise, patience) and replay is not None:
-                replay = Replay(both, device, streams)  # of the smaller stack
+            smaller |= state.retire(target, maximise, patience)
+        if smaller and replay is not None:
+            replay = Replay(both, device, streams)  # of the smaller stack
         if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
             state.save(checkpoint)
             saved = time.monotonic()
     bar.close()
     result = state.result(K)
     for name, tensor in result.params.items():
-        finite = tensor.reshape(len(tensor), -1).isfinite().all(1)
-        if not bool(finite.all()):
-            raise FloatingPointError(
-                f"parameter {name!r} of model {int((~finite).nonzero()[0])} is not finite after training"
-            )
+        whole = tensor.reshape(len(tensor), -1).isfinite().all(1).tolist()
+        bad = [model for model in range(K) if not whole[model] and model not in result.diverged]
+        if bad and not keep_going:
+            raise FloatingPointError(f"parameter {name!r} of model {bad[0]} is not finite after training")
+        result.diverged.update({model: result.steps[model] for model in bad})
     if checkpoint is not None:
         Path(checkpoint).unlink(missing_ok=True)
     return result
 
 
 def _check_settings(
-    *, steps: int, limit: int, lr: float, every: int, clip: float | None, weight_decay: float, params: Params
+    *,
+    pieces: int,
+    steps: int,
+    limit: int,
+    lr: float,
+    every: int,
+    clip: float | None,
+    weight_decay: float,
+    params: Params,
 ) -> None:
-    for name, count in {"steps": steps, "limit": limit, "every": every}.items():
+    for name, count in {"pieces": pieces, "steps": steps, "limit": limit, "every": every}.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"{name} = {count!r}: expected an integer of 1 or more")
     if limit > steps:
@@ -453,13 +504,14 @@ class _State:
     kept: dict[int, Params]  # model -> parameters of its best evaluation or its end
     stopped: dict[int, int]  # model -> steps taken
     last: dict[int, float]  # model -> its metric at the last evaluation
+    diverged: dict[int, int]  # model -> step
 
     @classmethod
     def fresh(cls, params: Params, context: Params, settings: dict[str, Any]) -> _State:
         own = {name: tensor.detach().clone().requires_grad_() for name, tensor in params.items()}
         optimizer = _optimizer(own, settings)
         shapes = {name: list(tensor.shape) for name, tensor in own.items()}
-        return cls(own, context, settings, optimizer, shapes, 0, [], {}, {}, {}, {})
+        return cls(own, context, settings, optimizer, shapes, 0, [], {}, {}, {}, {}, {})
 
     @property
     def active(self) -> Tensor:
@@ -511,6 +563,17 @@ class _State:
         self.select(torch.tensor(rows, dtype=torch.long, device=self.active.device))
         return True
 
+    def give_up(self, finite: Tensor) -> bool:
+        """Take the models out whose loss is not finite, ``finite`` [k]. True when the stack became smaller."""
+        if bool(finite.all()):
+            return False
+        for row, model in enumerate(self.active.tolist()):
+            if not finite[row] and model not in self.stopped:
+                self.stopped[model] = self.diverged[model] = self.step
+                self.kept[model] = {name: tensor.detach()[row].clone() for name, tensor in self.params.items()}
+        self.select(finite.nonzero().squeeze(1))
+        return True
+
     def result(self, K: int) -> Trained:
         final = dict(self.kept)
         for row, model in enumerate(self.active.tolist()):
@@ -518,7 +581,7 @@ class _State:
             if model not in final:
                 final[model] = {name: tensor.detach()[row] for name, tensor in self.params.items()}
         params = {name: torch.stack([final[model][name] for model in range(K)]) for name in self.params}
-        return Trained(params, [self.stopped[model] for model in range(K)], self.history)
+        return Trained(params, [self.stopped[model] for model in range(K)], self.history, self.diverged)
 
     def save(self, path: str | Path) -> None:
         tensors: Params = {"active": self.active}
@@ -536,6 +599,7 @@ class _State:
             "history": [{key: repr(value) for key, value in row.items()} for row in self.history],
             "best": {str(model): [repr(value), waited] for model, (value, waited) in self.best.items()},
             "stopped": {str(model): value for model, value in self.stopped.items()},
+            "diverged": {str(model): value for model, value in self.diverged.items()},
         }
         save_tensors(path, tensors, {"kind": "checkpoint", **meta})
 
@@ -569,6 +633,7 @@ class _State:
         ]
         self.best = {int(model): (float(value), waited) for model, (value, waited) in meta["best"].items()}
         self.stopped = {int(model): value for model, value in meta["stopped"].items()}
+        self.diverged = {int(model): value for model, value in meta["diverged"].items()}
 
 
 def _record(

@@ -221,4 +221,4 @@ def transfer(
             settings.setdefault("metric", "accuracy")
     trained = train(objective, params, batches, context=context, **settings)
     everyone = torch.arange(len(starts), device=next(iter(params.values())).device)
-    return Trained(effective(trained.params, everyone), trained.steps, trained.history)
+    return Trained(effective(trained.params, everyone), trained.steps, trained.history, trained.diverged)

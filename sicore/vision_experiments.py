@@ -15,9 +15,10 @@ import copy
 import functools
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -46,6 +47,7 @@ from sicore.jobs import (
 from sicore.masking import Params, maskable, parameter_groups
 from sicore.measure import shape_bias
 from sicore.models import stack, unstack
+from sicore.parallel import Group, check, launch, synchronised
 from sicore.pictures import Batches, Pictures, normalised, pair, pictures, roles
 from sicore.project import code_fingerprint
 from sicore.seeding import derive, generator
@@ -53,7 +55,7 @@ from sicore.subnetwork import Subnetwork
 from sicore.training import check_device, looped, state_of, train, vmapped
 from sicore.transfer import Start, sampled, start, transfer
 
-CODE = ("vision", "imagenet", "pictures", "classifiers", "vision_experiments")
+CODE = ("vision", "imagenet", "pictures", "classifiers", "parallel", "vision_experiments")
 """Modules that decide what an object of this experiment is, beside those of the whole project."""
 
 INHERITED = ("norms", "biases", "tokens", "head")
@@ -149,7 +151,8 @@ class Stage:
 
 def base_models(
     machine: Machine, seeds: Sequence[int], *, data: Spec, model: Spec, steps: int = 1500, batch: int = 64,
-    lr: float = 4e-3, weight_decay: float = 0.05, every: int = 250, dtype: str = "float32",
+    lr: float = 4e-3, weight_decay: float = 0.05, every: int = 250, dtype: str = "float32", data_parallel: int = 1,
+    pieces: int = 1,
 ) -> list[Stage]:  # fmt: skip
     """Classifiers trained on the pretraining pictures, or as they come, one per seed.
 
@@ -162,9 +165,18 @@ def base_models(
         :func:`sicore.classifiers.vit`; or ``{"pretrained": settings}``, of :func:`sicore.classifiers.pretrained`.
     steps
         0: as it is, untrained (``resnet``, ``vit``) or pretrained.
+    data_parallel
+        Processes, one GPU each, that share every batch, here and in all that is made from these models. BatchNorm
+        normalises over the whole batch; results differ from those of one process by rounding alone.
+    pieces
+        Pieces in which each process computes its share of a batch, one after the other, where memory is short.
     """
     check_dtype(dtype)
-    check_counts(batch=batch, every=every)
+    check_counts(batch=batch, every=every, pieces=pieces)
+    check(data_parallel, machine.device)
+    if batch % (data_parallel * pieces):
+        raise ValueError(f"batch = {batch} is not a multiple of data_parallel * pieces = {data_parallel * pieces}")
+    shared = {name: value for name, value in (("data_parallel", data_parallel), ("pieces", pieces)) if value > 1}
     if "pretrained" in model:
         if steps:
             raise ValueError(f"steps = {steps}: a pretrained model is taken as it is, with steps = 0")
@@ -174,7 +186,7 @@ def base_models(
     specs = [
         {
             "data": {**data, "seed": seed}, "model": model, "steps": steps, "batch": batch, "lr": lr,
-            "weight_decay": weight_decay, "every": every, **_where(machine, dtype),
+            "weight_decay": weight_decay, "every": every, **_where(machine, dtype), **shared,
         } for seed in seeds
     ]  # fmt: skip
     for spec in specs[:1]:
@@ -280,7 +292,8 @@ def transfers(
 
 def best_rates(rows: Sequence[Stage]) -> dict[str, float]:
     """For every condition the learning rate with the best accuracy on ordinary validation pictures, mean over seeds."""
-    runs = [(row.spec["name"], row.spec["lr"], row.meta["validation_ordinary"]) for row in rows]
+    # A rate at which a seed diverged is the last choice.
+    runs = [(row.spec["name"], row.spec["lr"], row.meta["validation_ordinary"] or 0.0) for row in rows]
     means = pd.DataFrame(runs, columns=["name", "lr", "score"]).groupby(["name", "lr"])["score"].mean()
     return {str(name): float(lr) for name, lr in means.groupby(level="name").idxmax()}
 
@@ -302,8 +315,14 @@ def table(rows: Sequence[Stage]) -> pd.DataFrame:
         decided = shape_bias(row.tensors["test_conflict"], conflicts.labels, conflicts.texture)
         line |= {"shape_bias": decided["shape_bias"], "bias_low": decided["low"], "bias_high": decided["high"]}
         line |= {name: decided[name] for name in ("images", "shape", "texture", "neither")}
+        if "diverged" in row.meta:  # marked, and without values that an average could take in
+            line = {name: math.nan if name.startswith(_MEASURED) else value for name, value in line.items()}
+            line["diverged"] = row.meta["diverged"]
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+_MEASURED = ("accuracy_", "validation_", "shape_bias", "bias_")
 
 
 def bias_by_class(rows: Sequence[Stage]) -> pd.DataFrame:
@@ -327,7 +346,7 @@ def bias_by_class(rows: Sequence[Stage]) -> pd.DataFrame:
 
 def _train_base(specs: list[Spec], machine: Machine, progress: Any) -> None:
     (spec,), began = specs, time.monotonic()
-    device, data = check_device(machine.device), spec["data"]
+    data = spec["data"]
     model = _build(spec["model"], _outputs(spec), derive(data["seed"], "base"))
     if "pretrained" in spec["model"]:
         model = classifiers.pretrained(**spec["model"]["pretrained"])
@@ -337,19 +356,20 @@ def _train_base(specs: list[Spec], machine: Machine, progress: Any) -> None:
     meta: dict[str, Any] = {"history": []}
     if spec["steps"]:
         validation = pictures(data, "validation_pretraining")
-        call = _Call(model, spec, device)
+        call = _Call(model, spec, machine)
         trained = train(
-            call.losses(training=True), moved(stack([params]), device),
-            _batches(spec, data, {"pretraining": 1.0}, device), steps=spec["steps"], lr=spec["lr"],
+            call.losses(training=True), moved(stack([params]), call.device),
+            _batches(spec, data, {"pretraining": 1.0}, machine), steps=spec["steps"], lr=spec["lr"],
             weight_decay=spec["weight_decay"], linear_decay=True, every=spec["every"],
             checkpoint=checkpoint("vision_base", specs, machine), progress=progress,
-            evaluate=lambda params, *_: {"accuracy": call.accuracy(unstack(params, 0), validation)}, capture=False,
+            evaluate=lambda params, *_: {"accuracy": call.accuracy(unstack(params, 0), validation)},
+            **_sharing(spec, machine),
         )  # fmt: skip
         params = moved(unstack(trained.params, 0), "cpu")
         meta |= {"history": history_of(trained.history, 0)} | _read_apart(
-            call.predict(moved(params, device), validation), validation
+            call.predict(moved(params, call.device), validation), validation
         )
-    machine.store.put("vision_base", spec, params, {**meta, "seconds": time.monotonic() - began})
+    _keep("vision_base", spec, machine, params, {**meta, "seconds": time.monotonic() - began})
 
 
 def _read_apart(predicted: Tensor, asked: Pictures) -> dict[str, float]:
@@ -361,12 +381,14 @@ def _read_apart(predicted: Tensor, asked: Pictures) -> dict[str, float]:
 
 def _train_head(specs: list[Spec], machine: Machine, progress: Any) -> None:
     (spec,), began = specs, time.monotonic()
-    device, base = check_device(machine.device), spec["base"]
+    base = spec["base"]
     data, (params, _) = base["data"], _get("vision_base", base, machine)
     known, model = pictures(data, spec["on"]), _build(base["model"], _outputs(base), 0)
     name = classifiers.head(model)
     model.set_submodule(name, nn.Identity())
-    features = _Call(model, base, device).scores(moved(params, device), known)
+    below = _Call(model, base, machine)
+    device = below.device
+    features = below.scores(moved(params, device), known)
     spread = features.std(0).clamp(min=1e-6)  # one learning rate then suits every base
     features, labels = features / spread, known.labels.to(device)
     order = torch.randint(
@@ -383,26 +405,26 @@ def _train_head(specs: list[Spec], machine: Machine, progress: Any) -> None:
         progress=progress, capture=False,
     )  # fmt: skip
     own = {f"{name}.weight": trained.params["weight"][0] / spread, f"{name}.bias": trained.params["bias"][0]}
-    call, whole = _Call(_headed_model(base), base, device), moved({**params, **own}, device)
+    call, whole = _Call(_headed_model(base), base, machine), moved({**params, **own}, device)
     meta: dict[str, Any] = {"seconds": time.monotonic() - began, "history": history_of(trained.history, 0)}
     for role in ("ordinary", "mean_pooled"):
         meta[f"accuracy_{role}"] = float(call.accuracy(whole, pictures(data, f"test_{role}")))
-    machine.store.put("vision_head", spec, moved(own, "cpu"), meta)
+    _keep("vision_head", spec, machine, moved(own, "cpu"), meta)
 
 
 def _find_subnetwork(specs: list[Spec], machine: Machine, progress: Any) -> None:
     (spec,), began = specs, time.monotonic()
-    device, base = check_device(machine.device), spec["headed"]["base"]
-    call = _Call(_headed_model(base), base, device)
-    source = moved(_headed(spec["headed"], machine), device)
+    base = spec["headed"]["base"]
+    call = _Call(_headed_model(base), base, machine)
+    source = moved(_headed(spec["headed"], machine), call.device)
     validation = pictures(base["data"], "validation_mean_pooled")
     masks, trained = discover(
         call.losses(training=False), stack([source]), _masked_names(call.model),
-        _batches(spec, base["data"], {"discovery": 1.0}, device), steps=spec["steps"], lr=spec["lr"],
+        _batches(spec, base["data"], {"discovery": 1.0}, machine), steps=spec["steps"], lr=spec["lr"],
         penalty=spec["penalty"], initial_logit=spec["initial_logit"], initial_temperature=spec["initial_temperature"],
         final_temperature=spec["final_temperature"], stages=spec["stages"], every=spec["every"],
         accuracy=lambda params, active: call.accuracy(unstack(params, 0), validation),
-        progress=progress, checkpoint=checkpoint("vision_mask", specs, machine), capture=False,
+        progress=progress, checkpoint=checkpoint("vision_mask", specs, machine), **_sharing(base, machine),
     )  # fmt: skip
     own = unstack(masks, 0)
     parts = {
@@ -418,34 +440,39 @@ def _find_subnetwork(specs: list[Spec], machine: Machine, progress: Any) -> None
     for kind in ("ordinary", "mean_pooled"):
         asked = pictures(base["data"], f"test_{kind}")
         meta |= {f"accuracy_{part}{kind}": float(call.accuracy(params, asked)) for part, params in parts.items()}
-    machine.store.put("vision_mask", spec, kept, meta)
+    _keep("vision_mask", spec, machine, kept, meta)
 
 
 def _train_row(specs: list[Spec], machine: Machine, progress: Any) -> None:
     (spec,), began = specs, time.monotonic()
-    device, row, before = check_device(machine.device), spec["condition"], spec["before"]
+    row, before = spec["condition"], spec["before"]
     base = spec["source"]["headed"]["base"]
     data = base["data"]
-    call = _Call(_headed_model(base), base, device)
+    call = _Call(_headed_model(base), base, machine)
+    device = call.device
     begin = _start(spec, machine)
     validation = {kind: pictures(data, f"validation_{kind}") for kind in ("ordinary", "mean_pooled")}
 
     def measure(params: Params) -> dict[str, Tensor]:
         return {kind: call.accuracy(params, asked) for kind, asked in validation.items()}
 
-    params, history = begin.params, []
+    params, history, diverged = begin.params, [], {}
     if spec["steps"]:
         shares = _shares(row["mixture"], data)
         weights = _class_weights(shares, data) if spec["weighted"] and not row["balanced"] else None
         trained = transfer(
-            call.losses(training=True, weights=weights),
+            call.losses(training=True),
             [Start(moved(begin.params, device), moved(begin.frozen, device))],
-            _batches(spec, data, shares, device, balanced=row["balanced"]), steps=spec["steps"], lr=spec["lr"],
-            weight_decay=spec["weight_decay"], momentum=spec["momentum"] if spec["momentum"] >= 0 else None,
+            _batches(spec, data, shares, machine, balanced=row["balanced"], weights=weights),
+            steps=spec["steps"], lr=spec["lr"], weight_decay=spec["weight_decay"],
+            momentum=spec["momentum"] if spec["momentum"] >= 0 else None,
             linear_decay=True, accuracy=lambda params, active: measure(unstack(params, 0)), every=spec["every"],
-            progress=progress, checkpoint=checkpoint("vision_row", specs, machine), capture=False,
+            progress=progress, checkpoint=checkpoint("vision_row", specs, machine), keep_going=True,
+            **_sharing(base, machine),
         )  # fmt: skip
         params, history = moved(unstack(trained.params, 0), "cpu"), history_of(trained.history, 0)
+        if trained.diverged:
+            diverged = {"diverged": trained.diverged[0]}
     end = moved(params, device)
     predicted = {
         role: call.predict(end, pictures(data, role)).to(torch.int16)
@@ -458,10 +485,11 @@ def _train_row(specs: list[Spec], machine: Machine, progress: Any) -> None:
         "steps": steps, "seen": steps * spec["batch"],
         "frozen": sum(int(mask.sum()) for mask in begin.frozen.values()), "inherited": begin.inherited,
         "density": _get("vision_mask", spec["source"], machine)[1]["density"], "history": history,
-        "seconds": time.monotonic() - began, **{f"validation_{kind}": float(last[kind]) for kind in validation},
+        "seconds": time.monotonic() - began, **diverged,
+        **{f"validation_{kind}": None if diverged else float(last[kind]) for kind in validation},
     }  # fmt: skip
     kept = {f"params/{name}": tensor for name, tensor in params.items()}
-    machine.store.put("vision_row", spec, {**predicted, **kept}, meta)
+    _keep("vision_row", spec, machine, {**predicted, **kept}, meta)
 
 
 # ---------------------------------------------------------------------------------------
@@ -471,18 +499,21 @@ def _train_row(specs: list[Spec], machine: Machine, progress: Any) -> None:
 class _Call:
     """A model that computes with given parameters: losses for a training, answers for an evaluation."""
 
-    def __init__(self, model: nn.Module, base: Spec, device: torch.device) -> None:
-        self.model = model.to(device).eval()
-        self.device, self.dtype = device, DTYPES[base["dtype"]]
+    def __init__(self, model: nn.Module, base: Spec, machine: Machine) -> None:
+        self.device, self.dtype, self.group = check_device(machine.device), DTYPES[base["dtype"]], machine.group
+        self.model = model.to(self.device).eval()
 
-    def losses(self, *, training: bool, weights: Tensor | None = None) -> Any:
+    def losses(self, *, training: bool) -> Any:
         """As :func:`sicore.training.looped`; ``training`` moves the running statistics, otherwise they are used."""
-        weights = None if weights is None else weights.to(self.device)
 
-        def loss(call: Callable[..., Any], batch: tuple[Tensor, Tensor]) -> Tensor:
-            return F.cross_entropy(self._scores(call, batch[0]), batch[1], weight=weights)
+        def loss(call: Callable[..., Any], batch: tuple[Tensor, ...]) -> Tensor:
+            images, labels, *weights = batch
+            scores = self._scores(call, images)
+            if not weights:
+                return F.cross_entropy(scores, labels)
+            return (F.cross_entropy(scores, labels, reduction="none") * weights[0]).mean()
 
-        return looped(copy.deepcopy(self.model).train(training), loss)
+        return looped(synchronised(copy.deepcopy(self.model).train(training), self.group), loss)
 
     def _scores(self, call: Callable[..., Any], images: Tensor) -> Tensor:
         x = normalised(images).contiguous(memory_format=torch.channels_last)
@@ -509,14 +540,26 @@ class _Call:
 
 
 def _batches(
-    spec: Spec, data: Spec, shares: Mapping[str, float], device: torch.device, *, balanced: bool = False
+    spec: Spec, data: Spec, shares: Mapping[str, float], machine: Machine, *, balanced: bool = False,
+    weights: Tensor | None = None,
 ) -> Batches:  # fmt: skip
     parts = [(pictures(data, role), share) for role, share in shares.items()]
     purpose = list(shares) + (["again"] if spec.get("before") else [])
     return Batches(
         parts, batch=spec["batch"], steps=spec["steps"], seed=derive(data["seed"], *purpose), balanced=balanced,
-        device=device,
+        device=machine.device, weights=weights, group=machine.group,
     )  # fmt: skip
+
+
+def _sharing(base: Spec, machine: Machine) -> dict[str, Any]:
+    """Arguments of a training whose batches come from the host, perhaps a share of them."""
+    average = machine.group.average_ if machine.group.size > 1 else None
+    return {"capture": False, "pieces": base.get("pieces", 1), "average": average}
+
+
+def _keep(kind: str, spec: Spec, machine: Machine, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    if machine.group.rank == 0:
+        machine.store.put(kind, spec, tensors, meta)
 
 
 def _shares(mixture: float | None, data: Spec) -> dict[str, float]:
@@ -639,8 +682,25 @@ def _made(
 ) -> list[Stage]:
     # One model a job: copies are computed one after the other anyway, and so every process has work.
     cost = Cost(lambda spec: spec["steps"], _operations, memory=lambda spec: 1, alike=lambda spec: spec)
-    found = make(kind, specs, machine, job, cost)
+    found = make(kind, specs, machine, functools.partial(_together, job), cost)
     return [Stage(spec, tensors, meta) for spec, (tensors, meta) in zip(specs, found, strict=True)]
+
+
+def _together(
+    job: Callable[[list[Spec], Machine, Any], None], specs: list[Spec], machine: Machine, progress: Any
+) -> None:
+    """Run a job, in several processes where its base says so."""
+    size = _base_of(specs[0]).get("data_parallel", 1)
+    if size == 1 or "on" in specs[0] or not specs[0]["steps"]:  # a head trains in seconds
+        job(specs, machine, progress)
+    else:
+        launch(size, _share_of, job, specs, machine, device=machine.device)
+
+
+def _share_of(
+    group: Group, device: str, job: Callable[[list[Spec], Machine, Any], None], specs: list[Spec], machine: Machine
+) -> None:
+    job(specs, replace(machine, device=device, group=group), None)
 
 
 def _base_of(spec: Spec) -> Spec:

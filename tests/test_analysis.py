@@ -30,6 +30,21 @@ def test_a_curve_is_averaged_over_its_sample_numbers():
     assert len(means) == 9
 
 
+def test_a_run_that_diverged_is_not_averaged_away():
+    lost = TABLE.copy()
+    lost.loc[(lost["start"] == "half") & (lost["seed"] == 1) & (lost["n_disambiguation"] == 10), "test_accuracy"] = (
+        math.nan
+    )
+    means = analysis.curve_means(lost, ["start"]).set_index(["start", "seed"])["test_accuracy"]
+    assert math.isnan(means["half", 1])
+    leads, before = (analysis.leads(table, "base").set_index("start") for table in (lost, TABLE))
+    assert leads.loc["half", "verdict"] == "a run diverged"
+    assert math.isnan(leads.loc["half", "mean"])
+    assert leads.loc["good"].equals(before.loc["good"])
+    without = lost[~((lost["start"] == "half") & (lost["seed"] == 1))]  # a seed that was never run is another thing
+    assert analysis.leads(without, "base").set_index("start").loc["half", "seeds"] == 2
+
+
 def test_leads_are_paired_by_seed():
     leads = analysis.leads(TABLE, "base").set_index("start")
     # good - base by seed: 0.2, 0.4, 0.2; half - base: 0.1, 0.2, 0.1; t(0.975, 2) = 4.302653.

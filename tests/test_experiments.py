@@ -1221,7 +1221,7 @@ def threads_as_processes(monkeypatch):
     jobs._workers.cache_clear()
     monkeypatch.setattr(jobs, "_steps_done", None)
     monkeypatch.setattr(jobs, "keep_freed_memory", lambda: None)
-    monkeypatch.setattr(jobs, "_leave_with_parent", lambda parent: None)
+    monkeypatch.setattr(jobs, "leave_with_parent", lambda parent: None)
     monkeypatch.setattr(
         jobs, "ProcessPoolExecutor",
         lambda workers, context, start, given: ThreadPoolExecutor(workers, initializer=start, initargs=given),
@@ -1280,6 +1280,53 @@ def test_processes_are_started_only_for_enough_work(
     found = ex._make("thing", [tiny(5, 0), tiny(5, 1)], machine, lambda specs, machine, _: put_seed(machine, specs))
     assert seeds_of(found) == [0, 1]
     assert len(enough_work) == started
+
+
+def test_a_transfer_that_diverges_is_marked_and_has_no_accuracy(made, tmp_path):
+    machine = with_sources(made, tmp_path)
+    table = ex.transfers(machine, made[2], **MOVE, conditions=["random_initialisation"], lr=1e30)
+    assert table["diverged"].notna().all()
+    assert table[["test_accuracy", "validation_accuracy", "test_accuracy_unseen"]].isna().all(axis=None)
+    assert table.filter(like="agrees").isna().all(axis=None)
+    assert "diverged" not in made[3], "no column where nothing diverged"
+
+
+def test_a_base_or_a_search_that_diverges_is_an_error_and_the_others_are_kept(made, tmp_path, monkeypatch):
+    machine = with_sources(made, tmp_path, kinds=["base"])
+    with pytest.raises(FloatingPointError, match=r"base model of seed 0 .*seed 1 .*diverged"):
+        ex.base_models(machine, [0, 1], **{**BASE, "lr": 1e30})
+    plain = ex.discover
+
+    def discover(*args, **settings):
+        masks, trained = plain(*args, **settings)
+        trained.diverged[1] = 7
+        return masks, trained
+
+    monkeypatch.setattr(ex, "discover", discover)
+    with pytest.raises(FloatingPointError, match=r"search of seed 1 with penalty 1e-06 \(step 7\) diverged"):
+        ex.subnetworks(machine, made[1], **FIND)
+    assert [machine.store.get("subnetwork", one.spec) is not None for one in made[2]] == [True, False]
+
+
+def test_every_chunk_that_is_made_has_a_line_in_the_log(tmp_path):
+    machine, told = open_machine(tmp_path, stack=2), []
+
+    def job(specs, machine, progress):
+        progress(6000)  # so many steps a checkpoint has spared
+        progress(2)
+        progress(2)
+        time.sleep(0.05)
+        put_seed(machine, specs)
+
+    specs = [tiny(5, 0), tiny(5, 1)]
+    for _ in range(2):  # the second time all is there, and there is nothing to tell
+        assert jobs.run("thing", specs, machine, job, told.append, False)
+    (line,) = (machine.store.root / "log.txt").read_text().splitlines()
+    assert told == [6000, 2, 2]
+    assert all(machine.store.path("thing", spec).stem[:12] in line for spec in specs)
+    rate = float(line.split(" samples/s")[0].split()[-1].replace(",", ""))
+    assert 0 < rate <= 4 * 8 / 0.05, "four steps of eight samples"
+    assert float(line.split(" MiB")[0].split()[-1].replace(",", "")) > 10
 
 
 def test_operations_are_six_for_every_weight_token_and_step(made):
@@ -1382,10 +1429,10 @@ def test_worker_whose_parent_is_gone_before_it_begins_leaves_at_once(monkeypatch
 
     monkeypatch.setattr(os, "_exit", leave)
     with pytest.raises(SystemExit):
-        jobs._leave_with_parent(os.getppid() + 1)
+        jobs.leave_with_parent(os.getppid() + 1)
     assert left == [1]
     asked = []
-    monkeypatch.setattr(jobs, "_leave_with_parent", asked.append)
+    monkeypatch.setattr(jobs, "leave_with_parent", asked.append)
     monkeypatch.setattr(jobs, "keep_freed_memory", lambda: None)
     threads = torch.get_num_threads()
     jobs._start_worker(None, 1234)

@@ -159,11 +159,13 @@ def test_unreadable_pictures_are_left_out_by_a_list(folders):
         spec(folders, skip="nowhere")
 
 
-def test_training_crops_come_from_the_generator_and_evaluation_crops_are_fixed(folders):
+def test_training_crops_are_where_they_are_asked_and_evaluation_crops_are_fixed(folders):
     asked = pictures({**spec(folders), "seed": 0}, "training")
     rows = torch.arange(4)
-    one, other = (asked.take(rows, torch.Generator().manual_seed(seed)) for seed in (1, 2))
-    assert torch.equal(one, asked.take(rows, torch.Generator().manual_seed(1)))
+    places = torch.rand(4, 3, generator=torch.Generator().manual_seed(1))
+    one, other = (asked.take(rows, given) for given in (places, 1 - places))
+    assert torch.equal(one, asked.take(rows, places))
+    assert torch.equal(one[2:], asked.take(rows[2:], places[2:])), "every picture has its own place"
     assert not torch.equal(one, other)
     assert torch.equal(asked.take(rows, None), asked.take(rows, None))
 

@@ -56,6 +56,8 @@ def test_over_seeds_shows_the_values_where_an_interval_says_nothing():
     assert results.over_seeds([0.25, 0.5], 3) == "0.250 and 0.500"
     assert results.over_seeds([1.0, 2.0, 3.0]) == "2.00 ± 2.48"  # t(0.975, 2) = 4.303, / sqrt(3)
     assert results.over_seeds([]) == "–"
+    assert results.over_seeds([0.5, math.nan]) == "0.50 and –"
+    assert results.over_seeds([0.5, math.nan, 0.5]) == "–", "a run that diverged is not averaged away"
 
 
 def test_plus_minus_leaves_out_an_interval_that_one_seed_cannot_give():

@@ -433,12 +433,47 @@ def test_loss_that_is_not_finite_names_the_model_by_its_place_in_the_whole_stack
         toy(losses=losses, evaluate=evaluate, every=1, metric="score", target=1.0)
 
 
+def explodes(params, context, batch, step):
+    """Model 1 of the whole stack has no finite loss at step 4."""
+    bad = (context["index"] == 1) & (torch.as_tensor(step) == 4)
+    return torch.where(bad, torch.nan, 1.0) * pull(params, context, batch, step)
+
+
+@pytest.mark.parametrize("every", [1, 2, 10])
+def test_a_model_that_diverges_leaves_the_stack_and_changes_no_other(every):
+    found = toy(losses=explodes, keep_going=True, every=every)
+    assert found.diverged == {1: 5}
+    assert found.steps == [10, 5, 10]
+    assert all(row["step"] <= 4 for row in found.history if row["model"] == 1)
+    expected = toy(every=every)
+    for k in (0, 2):
+        assert torch.equal(found.params["x"][k], expected.params["x"][k])
+    assert [row for row in found.history if row["model"] != 1] == [row for row in expected.history if row["model"] != 1]
+
+
+def test_a_stack_in_which_all_diverge_ends():
+    found = toy(losses=lambda params, *rest: pull(params, *rest) * math.nan, keep_going=True)
+    assert (found.diverged, found.steps, found.history) == ({0: 1, 1: 1, 2: 1}, [1, 1, 1], [])
+
+
+def test_a_resumed_run_knows_what_had_diverged(tmp_path):
+    settings = {"checkpoint": tmp_path / "c", "checkpoint_seconds": 0, "keep_going": True, "every": 2}
+    settings |= {"steps": 10, "lr": 0.1, "context": {"target": TARGETS}}
+    with pytest.raises(Killed):
+        train(explodes, {"x": torch.zeros(3, 2)}, interrupted(lambda s, a: None, 7), **settings)
+    found = train(explodes, {"x": torch.zeros(3, 2)}, lambda s, a: None, **settings)
+    whole = toy(losses=explodes, keep_going=True, every=2)
+    assert (found.diverged, found.steps, found.history) == (whole.diverged, whole.steps, whole.history)
+    assert torch.equal(found.params["x"][[0, 2]], whole.params["x"][[0, 2]])
+
+
 def test_parameters_that_are_not_finite_in_the_end_are_an_error():
     def losses(params, context, batch, step):
         return (params["x"] * 1e30).sum(1).clamp(max=0) + 0 * (params["x"] - 1).sqrt().nan_to_num(0).sum(1)
 
     with pytest.raises(FloatingPointError, match="'x' of model 0"):
         toy(k=1, losses=losses, steps=1)
+    assert toy(k=1, losses=losses, steps=1, keep_going=True).diverged == {0: 1}
 
 
 @pytest.mark.parametrize(

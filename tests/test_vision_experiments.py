@@ -157,6 +157,17 @@ def running(params):
     return {name: tensor for name, tensor in params.items() if "running" in name}
 
 
+def test_a_row_that_diverges_is_marked_and_has_no_values(machine):
+    found = rows(machine, ["scratch"], rates=[1e30])["scratch"]
+    line = ve.table([found]).iloc[0]
+    assert line["diverged"] >= 1
+    assert line[["accuracy_ordinary", "accuracy_mean_pooled", "shape_bias", "validation_accuracy"]].isna().all()
+    assert line["seen"] == 4 * 16
+    good = rows(machine, ["scratch"])["scratch"]
+    assert ve.best_rates([found, good]) == {"scratch": 1e-3}
+    assert "diverged" not in ve.table([good])
+
+
 def test_running_statistics_move_in_training_and_stay_in_head_and_search(machine):
     (base,), (headed,), _ = chain(machine)
     fresh = state_of(ve._build(base.spec["model"], 64, ve.derive(0, "base")))
@@ -168,7 +179,7 @@ def test_running_statistics_move_in_training_and_stay_in_head_and_search(machine
         assert all(not torch.equal(final(found[name])[key], x) for key, x in running(begin.params).items()), name
     assert all(torch.equal(running(final(found["new_head"]))[key], x) for key, x in running(base.tensors).items())
     # A search computes with the source's statistics, and does not move those of the stack.
-    call = ve._Call(ve._headed_model(base.spec), base.spec, torch.device("cpu"))
+    call = ve._Call(ve._headed_model(base.spec), base.spec, machine)
     stack = {name: tensor[None].clone() for name, tensor in ve._headed(headed.spec, machine).items()}
     before = {name: tensor.clone() for name, tensor in running(stack).items()}
     asked = pictures.pictures(base.data, "discovery")

@@ -39,6 +39,7 @@ def facts(record: dict[str, Any]) -> dict[str, str]:
     seeds = record.get("seeds") or []
     runs = record.get("runs") or []
     commit = str(record.get("commit") or "")[:10]
+    lost = record.get("diverged")
     values = {
         "Scale": record.get("scale"),
         "Seeds": f"{len(seeds)} ({', '.join(map(str, seeds))})" if seeds else None,
@@ -47,6 +48,9 @@ def facts(record: dict[str, Any]) -> dict[str, str]:
         "Wall time": duration(record["wall_seconds"]) if record.get("wall_seconds") is not None else None,
         "Commit": f"{commit}, changed since" if commit and record.get("changed_since_commit") else commit,
         "Runs": f"{len(runs)}, merged into one table; above is the latest" if len(runs) > 1 else None,
+        "Diverged": f"{lost} of {record['rows']} rows: empty in the table, averages with them are dashes"
+        if lost
+        else None,
         "torch": (record.get("versions") or {}).get("torch"),
     }
     return {label: str(value) for label, value in values.items() if value}
