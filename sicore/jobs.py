@@ -211,7 +211,7 @@ def _logged(kind: str, specs: list[Spec], machine: Machine, job: Callable[..., N
         steps[0] = 0 if steps[0] < 0 else steps[0] + done  # the first call tells what a checkpoint has spared
         progress(done)
 
-    on_gpu = machine.device != "cpu"
+    on_gpu = machine.device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(machine.device)
     job(specs, machine, count)
