@@ -230,7 +230,7 @@ def test_a_row_trains_as_a_plain_loop_does(machine):
     model.load_state_dict(ve._start(row.spec, machine).params, strict=False)
     known = pictures.pictures(row.data, "training")
     weights = len(known) / (16 * torch.bincount(known.labels, minlength=16))
-    batches = ve._batches(row.spec, row.data, {"training": 1.0}, torch.device("cpu"))
+    batches = ve._batches(row.spec, row.data, {"training": 1.0}, machine)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.1)
     for step in range(4):
         optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 4)
