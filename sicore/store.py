@@ -81,7 +81,8 @@ class Store:
     def log(self, line: str) -> None:
         """Add a line with the time to ``log.txt``. Several processes may; each line stays whole."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        with open(self.root / "log.txt", "a", encoding="utf-8") as file:
+        # A line that cannot be written is not worth a run: what it tells of is in the store already.
+        with contextlib.suppress(OSError), open(self.root / "log.txt", "a", encoding="utf-8") as file:
             file.write(f"{stamp}  {line}\n")
 
     @contextlib.contextmanager
