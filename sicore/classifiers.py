@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,20 @@ def resnet(
 
 
 def vit(
-    classes: int, *, size: int = 32, patch: int = 4, width: int = 128, layers: int = 4, heads: int = 4, seed: int = 0
+    classes: int, *, size: int = 32, patch: int = 4, width: int = 128, layers: int = 4, heads: int = 4,
+    stem: bool = False, seed: int = 0,
 ) -> nn.Module:  # fmt: skip
-    """A vision transformer for images of ``size`` x ``size`` pixels, from scratch (Hugging Face's implementation)."""
+    """A vision transformer for images of ``size`` x ``size`` pixels, from scratch (Hugging Face's implementation).
+
+    Parameters
+    ----------
+    stem
+        Make the tokens by 3 x 3 convolutions of stride 2, one for each halving of a patch, in place of one
+        linear map of the patch (Xiao et al., 2021, "Early convolutions help transformers see better").
+        Small sets of pictures teach it far sooner. ``patch`` is then a power of two.
+    """
+    if stem and (patch < 2 or patch & (patch - 1)):
+        raise ValueError(f"patch = {patch} with stem = True: expected a power of two, 2 or more")
     if size % patch:
         raise ValueError(f"size = {size} is not a multiple of patch = {patch}")
     if width % heads:
@@ -65,7 +77,29 @@ def vit(
         num_labels=classes,  # type: ignore[call-arg]
     )  # fmt: skip
     with seeded(seed, "initialisation"):
-        return ViTForImageClassification(config)
+        model = ViTForImageClassification(config)
+        if stem:
+            patches: Any = model.vit.embeddings.patch_embeddings
+            patches.projection = _Stem(width, patch)
+    return model
+
+
+class _Stem(nn.Sequential):
+    """[B, 3, H, W] -> [B, width, H / patch, W / patch]."""
+
+    def __init__(self, width: int, patch: int) -> None:
+        channels = [3, *(max(8, width >> k) for k in reversed(range(1, patch.bit_length())))]
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(channels):
+            layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        super().__init__(*layers, nn.Conv2d(channels[-1], width, 1))
+
+    @property
+    def weight(self) -> Tensor:
+        """Hugging Face's model asks for its type."""
+        last = self[-1]
+        assert isinstance(last, nn.Conv2d)
+        return last.weight
 
 
 def pretrained(source: str, *, weights: str = "") -> nn.Module:

@@ -92,7 +92,8 @@ def classifier(parameters: Mapping[str, Any]) -> dict[str, Any]:
         sizes = {"width": "resnet_width", "depths": "resnet_depths", "stem": "resnet_stem", "stride": "resnet_stride"}
         return {"resnet": {size: parameters[parameter] for size, parameter in sizes.items()}}
     if name == "vit":
-        sizes = {"size": "picture_size", "patch": "vit_patch", "width": "vit_width", "layers": "vit_layers"}
+        sizes = {"patch": "vit_patch", "width": "vit_width", "layers": "vit_layers", "stem": "vit_stem"}
+        sizes["size"] = "picture_size"
         return {"vit": {size: parameters[parameter] for size, parameter in sizes.items()}}
     return {"pretrained": {"source": name, "weights": parameters["classifier_weights"]}}
 

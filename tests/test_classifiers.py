@@ -39,6 +39,25 @@ def test_a_small_vision_transformer():
         cl.vit(7, width=10)
 
 
+@pytest.mark.parametrize(("patch", "convolutions"), [(2, 1), (4, 2), (8, 3)])
+def test_a_stem_makes_as_many_tokens_by_a_convolution_for_each_halving(patch, convolutions):
+    plain, stem = (
+        cl.vit(7, size=32, patch=patch, width=32, layers=1, heads=2, stem=has).eval() for has in (False, True)
+    )
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    shapes = [model.vit.embeddings(images).shape for model in (plain, stem)]
+    assert shapes[0] == shapes[1] == (2, 1 + (32 // patch) ** 2, 32)
+    kernels = [name for name in maskable(stem) if ".projection." in name]
+    assert len(kernels) == convolutions + 1
+    assert stem(images).logits.shape == (2, 7)
+
+
+def test_a_stem_needs_a_patch_that_can_be_halved():
+    for patch in (1, 6):
+        with pytest.raises(ValueError, match=f"patch = {patch} with stem = True: expected a power of two"):
+            cl.vit(7, size=24, patch=patch, stem=True)
+
+
 @pytest.mark.parametrize(
     "make", [lambda seed: cl.resnet(3, width=4, seed=seed), lambda seed: cl.vit(3, width=8, seed=seed)]
 )

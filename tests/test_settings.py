@@ -90,7 +90,13 @@ def test_photographs_where_a_folder_is_named(seen, monkeypatch):
 def test_classifiers_by_name(seen):
     small = settings.classifier({**seen, "resnet_width": 24})
     assert small["resnet"]["width"] == 24
-    assert set(settings.classifier({**seen, "classifier": "vit"})["vit"]) == {"size", "patch", "width", "layers"}
+    assert set(settings.classifier({**seen, "classifier": "vit"})["vit"]) == {
+        "size",
+        "patch",
+        "width",
+        "layers",
+        "stem",
+    }
     other = settings.classifier({**seen, "classifier": "torchvision:resnet18", "classifier_weights": "w.pth"})
     assert other == {"pretrained": {"source": "torchvision:resnet18", "weights": "w.pth"}}
     named = {**seen, "classifier": "torchvision:resnet18", "classifier_weights": "w.pth"}
