@@ -25,9 +25,11 @@ from typing import Any
 
 import yaml
 
-from sicore.project import NUMERIC, code_fingerprint, project_root
+from sicore.project import code_fingerprint, project_root
 
-_EVERYTHING = (*NUMERIC, "plots", "results", "store", "files", "project", "settings", "analysis", "published")
+# What a notebook may show; how it is started changes nothing in it.
+_STARTED_BY = ("__init__", "__main__", "runner", "sweep", "workflow")
+_EVERYTHING = tuple(sorted({path.stem for path in Path(__file__).parent.glob("*.py")}.difference(_STARTED_BY)))
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),

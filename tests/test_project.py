@@ -95,6 +95,15 @@ def test_the_papers_vision_settings_fit_behind_its_scale(name):
     assert set(own) <= set(parameters_of(ROOT / "notebooks" / "10_shape_transfer.ipynb"))
 
 
+@pytest.mark.parametrize("name", ["09_shape_subnetwork", "10_shape_transfer"])
+def test_the_settings_of_the_transformer_fit_behind_the_papers_scale(name):
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    values = resolve(path, [ROOT / "params" / "paper.yaml", ROOT / "params" / "vit.yaml"])
+    assert (values["scale"], values["classifier"]) == ("vit", "vit")
+    own = yaml.safe_load((ROOT / "params" / "vit.yaml").read_text())
+    assert set(own) <= set(parameters_of(ROOT / "notebooks" / "10_shape_transfer.ipynb"))
+
+
 def test_shared_parameters_have_one_default_and_one_meaning():
     seen: dict[str, dict[str, str]] = {}
     for path in NOTEBOOKS:
