@@ -1,10 +1,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
 
+from sicore import runner
 from sicore.runner import NotebookError, check, parameters_of, resolve, run
 
 PARAMETERS = """scale: str = "smoke"  # folder
@@ -167,3 +169,9 @@ def test_a_file_that_is_no_notebook_is_named(tmp_path):
         parameters_of(tmp_path / "a.ipynb")
     with pytest.raises(NotebookError, match="no notebook"):
         parameters_of(tmp_path / "b.ipynb")
+
+
+def test_an_executed_notebook_depends_on_every_module_but_those_that_start_it():
+    there = {path.stem for path in Path(runner.__file__).parent.glob("*.py")}
+    assert there - set(runner._EVERYTHING) <= {"__init__", "__main__", "runner", "sweep", "workflow"}
+    assert {"training", "classifiers", "pictures", "vision_experiments", "plots"} <= set(runner._EVERYTHING)
