@@ -1160,11 +1160,11 @@ def test_only_what_is_missing_of_a_chunk_is_made(tmp_path):
 
 @pytest.fixture
 def another():
-    """Holds the locks of chunks of one spec each until it is let go, and may do something before."""
+    """Holds the locks of objects until it is let go, and may do something before."""
     held, release, threads = threading.Event(), threading.Event(), []
 
     def begin(machine, specs, before=lambda: None):
-        paths = [machine.store.path("thing", {"chunk": [spec]}).with_suffix(".lock") for spec in specs]
+        paths = [machine.store.path("thing", spec).with_suffix(".lock") for spec in specs]
         paths[0].parent.mkdir(parents=True, exist_ok=True)
 
         def hold():
