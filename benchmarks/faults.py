@@ -34,16 +34,23 @@ from sicore.store import Store
 
 PROJECT = Path(__file__).resolve().parent.parent
 
-# The commands that are killed; the last is a list of runs.
+# The commands that are killed; the last is a list of runs. All stages of both chains, shorter than at the smoke scale.
+ARITHMETIC = {
+    "seeds": "[0]", "conditions": "[subnetwork, sampled_as_described, random_initialisation]",
+    "n_disambiguation": "[200]", "discovery_steps": "100",
+}  # fmt: skip
+VISION = {"vision_seeds": "[0]", "table_rows": "[scratch, subnetwork, sampled]"}
 COMMANDS = {
-    "arithmetic": ["run", "notebooks/03_transfer.ipynb"],
-    "vision": ["run", "notebooks/10_shape_transfer.ipynb"],
+    "arithmetic": ["run", "notebooks/03_transfer.ipynb", *(w for pair in ARITHMETIC.items() for w in ("-p", *pair))],
+    "vision": ["run", "notebooks/10_shape_transfer.ipynb", *(w for pair in VISION.items() for w in ("-p", *pair))],
     "sweep": ["sweep", "sweep.yaml"],
 }
-SWEEP = """
+SWEEP = f"""
 runs:
-  - {name: base, notebook: notebooks/01_base_model.ipynb}
-  - {name: search, notebook: notebooks/02_discovery.ipynb}
+  - {{name: base, notebook: notebooks/01_base_model.ipynb, parameters: {{seeds: [0]}}}}
+  - name: transfer
+    notebook: notebooks/03_transfer.ipynb
+    parameters: {{{", ".join(f"{name}: {value}" for name, value in ARITHMETIC.items())}}}
 """
 
 # Checkpoints every fifth of a second instead of every minute: these experiments are short.
@@ -109,7 +116,9 @@ class Place:
         if not (self.home / "notebooks").exists():
             (self.home / "notebooks").symlink_to(PROJECT / "notebooks")
             (self.home / "sweep.yaml").write_text(SWEEP)
-        words = [str(self.home / word) if "." in word else word for word in COMMANDS[self.command]]
+        words = [
+            str(self.home / word) if word.endswith((".ipynb", ".yaml")) else word for word in COMMANDS[self.command]
+        ]
         if self.shelf:
             words += ["-p", "store", str(self.shelf)]
         paths = [str(self.home.parent / "often"), str(PROJECT), os.environ.get("PYTHONPATH", "")]

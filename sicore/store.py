@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from sicore.files import (
@@ -114,7 +114,7 @@ class Store:
             self._check_is_there(path)
             path.parent.mkdir(exist_ok=True)
             lock.acquire()
-        except TimeoutError:
+        except Timeout:  # another process has it; any other TimeoutError is the disk's
             raise
         except OSError as error:
             raise error if error.errno is None else cannot_write(path, error) from error
@@ -295,7 +295,7 @@ def _remove(store: Store, path: Path) -> bool:
             lock = path.with_suffix(".lock")
             try:
                 held.enter_context(FileLock(str(lock), timeout=0))
-            except TimeoutError:
+            except Timeout:
                 return False
             held.callback(lock.unlink, missing_ok=True)
         file = _file(store, path)

@@ -117,18 +117,18 @@ def test_failed_table_says_what_has_happened_and_leaves_the_last_one(tmp_path, b
     assert sorted(file.name for file in path.parent.iterdir()) == ["a.csv", "a.json"]
 
 
-def test_lock_on_a_read_only_disk_says_so(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ETIMEDOUT])
+def test_lock_on_a_disk_that_fails_says_so(tmp_path, monkeypatch, number):
     shelf = Store.open(tmp_path / "store")
 
     def fail(*args, **kwargs):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(store.FileLock, "acquire", fail)
-    with (
-        pytest.raises(OSError, match=r"cannot write .* the file system is read-only"),
-        shelf.lock("base", SPEC, wait=False),
-    ):
+    told = {errno.EROFS: "the file system is read-only", errno.ETIMEDOUT: "does not answer"}[number]
+    with pytest.raises(OSError, match=f"cannot write .* {told}") as error, shelf.lock("base", SPEC, wait=False):
         pytest.fail("it has the lock")
+    assert not isinstance(error.value, TimeoutError), "that would mean that another process has it"
 
 
 def test_store_that_was_removed_is_not_begun_anew(tmp_path):
