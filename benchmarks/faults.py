@@ -191,12 +191,16 @@ def kill(process: subprocess.Popen[str], who: str) -> None:
         psutil.wait_procs(below)
 
 
-def kills(work: Path, count: int, seed: int) -> pd.DataFrame:
-    """One line a kill: when, whom, at which stage, what was left, and whether the same command then gave the tables."""
+def kills(work: Path, count: int, seed: int, keep: Callable[[pd.DataFrame], None]) -> pd.DataFrame:
+    """One line a kill: when, whom, at which stage, what was left, and whether the same command then gave the tables.
+
+    ``keep`` is told of all lines after each.
+    """
     rng, rows = random.Random(seed), []
     expected: dict[str, tuple[float, dict[str, str], dict[str, int]]] = {}
     for command in COMMANDS:
         place, began = Place(work / f"whole-{command}", command), time.monotonic()
+        shutil.rmtree(place.home, ignore_errors=True)  # of the trials of disks: here it is also timed
         if place.finish() != 1:
             sys.exit(f"{command} failed although nobody disturbed it:\n{place.said()[-3000:]}")
         expected[command] = time.monotonic() - began, place.tables(), place.objects()
@@ -229,6 +233,7 @@ def kills(work: Path, count: int, seed: int) -> pd.DataFrame:
         if not row["equal"]:
             shutil.copytree(place.home, work / f"unequal-{len(rows)}", symlinks=True)
         shutil.rmtree(place.home)
+        keep(pd.DataFrame(rows))
     return pd.DataFrame(rows)
 
 
@@ -338,21 +343,24 @@ def main() -> None:
     parser.add_argument("--no-disks", action="store_true", help="only the kills and the eight processes")
     parser.add_argument("--write", action="store_true", help="write the tables to results/benchmark/")
     given = parser.parse_args()
-    began = time.monotonic()
+    began, tables = time.monotonic(), {}
+
+    def keep(**more: pd.DataFrame) -> None:
+        tables.update(more)
+        for name, table in more.items() if given.write else ():
+            results.write(name, "benchmark", table, parameters=vars(given), began=began)
+
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         work = Path(folder)
         (work / "often").mkdir()
         (work / "often" / "sitecustomize.py").write_text(OFTEN)
-        tables = {"faults_eight": eight(work)}
-        if given.kills:
-            each = kills(work, given.kills, given.seed)
-            tables |= {"faults": summary(each), "faults_kills": each}
+        keep(faults_eight=eight(work))
         if not given.no_disks:
-            tables["faults_disks"] = disks(work)
-    for name, table in tables.items():
+            keep(faults_disks=disks(work))
+        if given.kills:
+            kills(work, given.kills, given.seed, lambda each: keep(faults=summary(each), faults_kills=each))
+    for table in tables.values():
         print(table.to_string(index=False))
-        if given.write:
-            results.write(name, "benchmark", table, parameters=vars(given), began=began)
     good = [
         (tables["faults_eight"].eval("trainings == objects and not failed and `damaged files` == 0")).all(),
         not given.kills or bool(tables["faults_kills"].eval("equal and damaged == 0 and `locks held` == 0").all()),

@@ -36,11 +36,16 @@ _BITS = {
 _MAX_DIMENSIONS = 64  # of a tensor that torch can compute with
 _MAX_DEPTH = 100  # of JSON: what reads it may recurse
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_READ_ONLY = (errno.EROFS,)
-_FORBIDDEN = (errno.EACCES, errno.EPERM)
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO)
-_SILENT = (errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT, errno.EREMOTEIO)
+
+def _numbers(*names: str) -> tuple[int, ...]:
+    return tuple(getattr(errno, name) for name in names if hasattr(errno, name))  # not every system has all
+
+
+_FULL = _numbers("ENOSPC", "EDQUOT")
+_READ_ONLY = _numbers("EROFS")
+_FORBIDDEN = _numbers("EACCES", "EPERM")
+_GONE = _numbers("ENOENT", "ENOTDIR", "ENODEV", "ENXIO")
+_SILENT = _numbers("ESTALE", "EIO", "ENOTCONN", "EHOSTDOWN", "ETIMEDOUT", "EREMOTEIO")
 
 
 def reason(error: OSError) -> str:

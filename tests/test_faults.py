@@ -318,7 +318,7 @@ def test_eight_processes_that_want_overlapping_objects_make_each_once(tmp_path):
         [sys.executable, "-c", EIGHT, str(shelf.root), str(tmp_path / "log")],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     assert sorted(map(int, (tmp_path / "log").read_text().split())) == list(range(13))
