@@ -17,7 +17,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import load, save
@@ -205,15 +205,18 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         if not path.is_file():
             raise FileNotFoundError(f"no file {path}")
-        data = _checked_bytes(path)  # in one go: another process may put a new file in its place meanwhile
+        with path.open("rb") as file:  # once: another process may put a new file in its place meanwhile
+            start, header = _begin(file, path)
+            data = start + file.read()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise OSError(f"cannot read {path}: {reason(error)}") from error
-    header, _ = _header_of(data, path)
     _same_format(header, path)
     try:
         tensors = dict(sorted(load(data).items()))  # safetensors gives them in no fixed order
+    except MemoryError:
+        raise
     except Exception as error:  # whatever it may be: the file is somebody's, and the fault is in it
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
     if header["sha256"] != checksum(tensors, header["meta"]):
@@ -232,25 +235,19 @@ def load_meta(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     with path.open("rb") as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        header, end = _header_of(start + file.read(min(length, MAX_HEADER)), path)
-        if os.fstat(file.fileno()).st_size != end:
-            raise ValueError(f"{path} is damaged: {os.fstat(file.fileno()).st_size} bytes, its header says {end}")
+        _, header = _begin(file, path)
     _same_format(header, path)
     return _meta(header, path)
 
 
-def _checked_bytes(path: Path) -> bytes:
-    """The file's bytes, if its header says that it is as long as it is."""
-    with path.open("rb") as file:
-        start = file.read(8)
-        length, size = int.from_bytes(start, "little"), os.fstat(file.fileno()).st_size
-        start += file.read(min(length, MAX_HEADER))
-        _, end = _header_of(start, path)
-        if size != end:
-            raise ValueError(f"{path} is damaged: {size} bytes, its header says {end}")
-        return start + file.read(size - len(start))
+def _begin(file: BinaryIO, path: Path) -> tuple[bytes, dict[str, str]]:
+    """A file's bytes up to its tensors, and its texts, if the file is as long as its header says."""
+    start, size = file.read(8), os.fstat(file.fileno()).st_size
+    start += file.read(min(int.from_bytes(start, "little"), MAX_HEADER, max(size - 8, 0)))
+    texts, end = _header_of(start, path)
+    if size != end:
+        raise ValueError(f"{path} is damaged: {size} bytes, its header says {end}")
+    return start, texts
 
 
 def _header_of(data: bytes, path: Path) -> tuple[dict[str, str], int]:

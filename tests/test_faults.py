@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sicore import results, runner, store
+from sicore import files, results, runner, store
 from sicore.files import is_held, load_tensors, remove_unheld, save_tensors, write_text, written_aside
 from sicore.store import Store
 from sicore.training import train
@@ -151,6 +151,20 @@ def test_unreadable_file_is_neither_absent_nor_damaged(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(OSError, match=r"cannot read .*safetensors: its disk or network mount does not answer"):
+        shelf.get("base", SPEC)
+    monkeypatch.undo()
+    assert shelf.get("base", SPEC) is not None
+
+
+def test_object_that_memory_is_too_short_for_is_not_damaged(tmp_path, monkeypatch):
+    shelf = Store.open(tmp_path / "store")
+    shelf.put("base", SPEC, TENSORS, {})
+
+    def fail(data):
+        raise MemoryError
+
+    monkeypatch.setattr(files, "load", fail)
+    with pytest.raises(MemoryError):
         shelf.get("base", SPEC)
     monkeypatch.undo()
     assert shelf.get("base", SPEC) is not None

@@ -407,7 +407,7 @@ def search(format_, count, seed):
         atheris.instrument_func(function.__func__)
     import sicore.files
 
-    for name in ("load_tensors", "strict_json", "_header_of", "_place", "_checked_bytes", "_meta"):
+    for name in ("load_tensors", "strict_json", "_header_of", "_place", "_begin", "_meta"):
         atheris.instrument_func(getattr(sicore.files, name))
     corpus = HOME / "corpus"
     corpus.mkdir()
