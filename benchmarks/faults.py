@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -274,16 +275,18 @@ def disks(work: Path) -> pd.DataFrame:
     tables, rows = whole.tables(), []
     size = sum(path.stat().st_size for path in whole.store.root.rglob("*.safetensors"))
 
-    def trial(fault: str, place: Place, words: str, happen: Callable[[], object], mend: Callable[[], object]) -> None:
+    def trial(
+        fault: str, place: Place, words: str, happen: Callable[[], object], mend: Callable[[], object]
+    ) -> None:  # fmt: skip
         process = place.start()
         when_objects_are_there(place, process)
         happen()
         status = process.wait()
-        said = [line for line in place.said().splitlines() if words in line]
+        said = re.search(words, place.said())
         damaged = place.damaged()
         mend()
         row = {
-            "fault": fault, "stopped": status != 0, "said": words if said else place.said()[-300:],
+            "fault": fault, "stopped": status != 0, "said": said[0] if said else place.said()[-300:],
             "damaged files": damaged,
             "runs to the end": place.finish(), "equal tables": place.tables() == tables,
         }  # fmt: skip
@@ -294,14 +297,16 @@ def disks(work: Path) -> pd.DataFrame:
         pass
 
     removed = Place(work / "removed", "arithmetic", work / "removed-store")
-    trial("folder removed", removed, "the folder has gone", lambda: shutil.rmtree(removed.store.root), nothing)
+    # What is to be read comes before what is to be written.
+    gone_words = "the folder has gone|has gone from the store"
+    trial("folder removed", removed, gone_words, lambda: shutil.rmtree(removed.store.root), nothing)
     disk = work / "disk"
-    if not mount(disk, "-t", "tmpfs", "-o", f"size={size * 6 // 10}", "tmpfs"):
+    if not mount(disk, "-t", "tmpfs", "-o", f"size={size * 5}", "tmpfs"):  # too little for the checkpoints
         print("no right to mount: no trials of real disks")
         return pd.DataFrame(rows)
     try:
         full = Place(work / "full", "arithmetic", disk / "store")
-        room = f"size={size * 4}"
+        room = f"size={size * 200}"
         trial("disk full", full, "the disk is full", nothing, lambda: mount(disk, "-o", f"remount,{room}"))
         shutil.rmtree(full.store.root)
         half = Place(work / "read-only", "arithmetic", disk / "store")
@@ -313,7 +318,7 @@ def disks(work: Path) -> pd.DataFrame:
         shutil.rmtree(half.store.root)
         gone = Place(work / "gone", "arithmetic", disk / "store")
         trial(
-            "disk unmounted", gone, "the folder has gone",
+            "disk unmounted", gone, gone_words,
             lambda: subprocess.run(["umount", "-l", str(disk)], check=True),
             lambda: mount(disk, "-t", "tmpfs", "-o", room, "tmpfs"),
         )  # fmt: skip
