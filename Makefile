@@ -4,7 +4,7 @@ BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: book paper test setup lint format benchmark smoke clean
+.PHONY: book paper test setup lint format benchmark faults smoke clean
 
 book: setup ## run the experiments at the quick scale, then build the book into _build/html
 	$(BIN)/python -m sicore run --if-changed -f params/quick.yaml -o book/runs $(NOTEBOOKS)
@@ -33,6 +33,10 @@ benchmark: setup ## training steps and mean pooling beside plain loops, on an ot
 	$(BIN)/python benchmarks/sweep.py --write
 	$(BIN)/python benchmarks/vision.py --write
 	$(BIN)/python benchmarks/pictures.py --write
+
+faults: setup ## kill experiments at random moments, break their disks, and read 10,000 odd files of each format: hours
+	$(BIN)/python benchmarks/faults.py --kills 50 --write
+	$(BIN)/python tests/test_fuzz.py --examples 10000 --write
 
 setup: .venv/ready
 

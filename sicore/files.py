@@ -1,52 +1,146 @@
 """Files that are either whole or absent: safetensors and text, written aside, then renamed.
 
 No pickle anywhere. A tensor file carries a SHA-256 over its tensors and metadata, so
-that a file that was cut short or altered is refused, not half-used.
+that a file that was cut short or altered is refused, not half-used. Whoever made a file
+can give it a fitting checksum, so that everything else in it is checked as well.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 FORMAT = 1
+MAX_HEADER = 32 * 2**20
+"""Largest header of a tensor file in bytes: names, shapes and metadata."""
+
+# What safetensors calls the types that torch has, and their bits.
+_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
+    "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+
+_MAX_DIMENSIONS = 64  # of a tensor that torch can compute with
+_MAX_DEPTH = 100  # of JSON: what reads it may recurse
+
+
+def _numbers(*names: str) -> tuple[int, ...]:
+    return tuple(getattr(errno, name) for name in names if hasattr(errno, name))  # not every system has all
+
+
+_FULL = _numbers("ENOSPC", "EDQUOT")
+_READ_ONLY = _numbers("EROFS")
+_FORBIDDEN = _numbers("EACCES", "EPERM")
+_GONE = _numbers("ENOENT", "ENOTDIR", "ENODEV", "ENXIO")
+_SILENT = _numbers("ESTALE", "EIO", "ENOTCONN", "EHOSTDOWN", "ETIMEDOUT", "EREMOTEIO")
+
+
+def reason(error: OSError) -> str:
+    """What has happened to the disk, and what to do about it, in a sentence.
+
+    >>> reason(OSError(errno.ENOSPC, "No space left on device"))
+    'the disk is full (No space left on device). Make room, then run again'
+    """
+    what, remedy = "", "Choose a folder that exists, is writable and has space"
+    if error.errno in _FULL:
+        what, remedy = "the disk is full", "Make room, then run again"
+    elif error.errno in _READ_ONLY:
+        what, remedy = "the file system is read-only", "Choose a writable folder, or mount it writable"
+    elif error.errno in _FORBIDDEN:
+        what, remedy = "the folder is read-only for this user", "Choose a writable folder"
+    elif error.errno in _GONE:
+        what, remedy = "the folder has gone: removed, or its disk or network mount is no longer there", "Bring it back"
+    elif error.errno in _SILENT:
+        what, remedy = "its disk or network mount does not answer", "When it is back, run again"
+    told = error.strerror or str(error)
+    return f"{what} ({told}). {remedy}" if what else f"{told}. {remedy}"
 
 
 @contextlib.contextmanager
 def written_aside(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds.
 
-    On an error, and when the process is killed, ``path`` keeps what it had before.
-    Raises ``OSError`` naming the folder when it cannot be created or written to.
+    On an error, and when the process is killed, ``path`` keeps what it had before. The
+    temporary file is locked while its writer lives, so that one that was left behind can be
+    told from one that is being written (see :func:`is_held`); the block must write to
+    the file that is there, not put another in its place.
+
+    Raises
+    ------
+    OSError
+        When the folder cannot be written to. It names the file and the folder, and
+        says whether the disk is full, read-only or gone.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
-        raise OSError(
-            f"cannot write {path.name} into the folder {path.parent}: {error.strerror}. "
-            "Choose a folder that exists, is writable and has space"
-        ) from error
-    os.close(handle)
+        raise cannot_write(path, error) from error
     temporary = Path(name)
     try:
+        with contextlib.suppress(OSError):  # a file system without locks: left-overs stay there
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield temporary
         temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+        os.fsync(handle)  # some disks say only now that they are full
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None:  # from a file inside of this block, which has said it all
+            raise
+        raise cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the disk may be what has failed: that is the error to be seen
+            temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def cannot_write(path: Path, error: OSError) -> OSError:
+    """The same error, with the file, the folder and the reason."""
+    return OSError(f"cannot write {path.name} into the folder {path.parent}: {reason(error)}")
+
+
+def is_held(path: Path) -> bool:
+    """Has a living process locked this file? True where that cannot be known, False when it has gone."""
+    with _unheld(path) as free:
+        return not free and path.exists()
+
+
+def remove_unheld(path: Path) -> bool:
+    """Remove a file unless a living process has locked it. Whether it was removed."""
+    with _unheld(path) as free:
+        if free:
+            path.unlink()  # while it is locked: whoever waits for it sees that it has gone, and makes a new one
+        return free
+
+
+@contextlib.contextmanager
+def _unheld(path: Path) -> Iterator[bool]:
+    """Lock a file that is there, without waiting. Whether that was possible."""
+    try:
+        file = path.open("r+b")
+    except OSError:
+        yield False
+        return
+    with file:
+        free = False
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = os.fstat(file.fileno()).st_nlink > 0
+        yield free
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -72,7 +166,10 @@ def checksum(tensors: Mapping[str, Tensor], meta: str) -> str:
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write tensors and JSON-able metadata to one safetensors file, checksummed."""
+    """Write tensors and JSON-able metadata to one safetensors file, checksummed.
+
+    ``OSError`` naming file, folder and reason when it cannot be written (see :func:`written_aside`).
+    """
     text = canonical_json(meta)
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     seen: set[int] = set()
@@ -81,12 +178,19 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[
             flat[name] = tensor.clone()
         seen.add(tensor.untyped_storage().data_ptr())
     header = {"format": str(FORMAT), "meta": text, "sha256": checksum(flat, text)}
+    # Not save_file: it writes aside by itself, under a name that nobody would know after a kill.
+    data = save(flat, metadata=header)
+    if (length := int.from_bytes(data[:8], "little")) > MAX_HEADER:
+        raise ValueError(f"metadata and names take {length} bytes; a file's header holds at most {MAX_HEADER}")
     with written_aside(path) as temporary:
-        save_file(flat, str(temporary), metadata=header)
+        temporary.write_bytes(data)
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`save_tensors` wrote.
+
+    Nothing in the file is trusted: sizes are compared with the file before its tensors are
+    read, so that no more memory is taken than a few times the file's size.
 
     Raises
     ------
@@ -94,24 +198,148 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         When there is no such file.
     ValueError
         When the file is cut short, altered, of another format version, or not ours.
+    OSError
+        When the disk or mount does not answer.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    data = path.read_bytes()  # in one go: another process may put a new file in its place meanwhile
+    try:
+        if not path.is_file():
+            raise FileNotFoundError(f"no file {path}")
+        with path.open("rb") as file:  # once: another process may put a new file in its place meanwhile
+            start, header = _begin(file, path)
+            data = start + file.read()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise OSError(f"cannot read {path}: {reason(error)}") from error
+    _same_format(header, path)
     try:
         tensors = dict(sorted(load(data).items()))  # safetensors gives them in no fixed order
-        length = int.from_bytes(data[:8], "little")  # safetensors: length of the header, header as JSON, tensors
-        header = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    except (SafetensorError, ValueError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever it may be: the file is somebody's, and the fault is in it
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
+    if header["sha256"] != checksum(tensors, header["meta"]):
+        raise ValueError(f"{path} is damaged: its checksum does not match its contents")
+    for name, tensor in tensors.items():
+        # A truth value of 2 would be true, and its opposite too.
+        if tensor.dtype == torch.bool and tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
+            raise ValueError(f"{path}: {name!r} holds truth values that are neither 0 nor 1")
+    return tensors, _meta(header, path)
+
+
+def load_meta(path: str | Path) -> dict[str, Any]:
+    """The metadata of a tensor file, without its tensors and so without their checksum.
+
+    Raises as :func:`load_tensors` does.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        _, header = _begin(file, path)
+    _same_format(header, path)
+    return _meta(header, path)
+
+
+def _begin(file: BinaryIO, path: Path) -> tuple[bytes, dict[str, str]]:
+    """A file's bytes up to its tensors, and its texts, if the file is as long as its header says."""
+    start, size = file.read(8), os.fstat(file.fileno()).st_size
+    start += file.read(min(int.from_bytes(start, "little"), MAX_HEADER, max(size - 8, 0)))
+    texts, end = _header_of(start, path)
+    if size != end:
+        raise ValueError(f"{path} is damaged: {size} bytes, its header says {end}")
+    return start, texts
+
+
+def _header_of(data: bytes, path: Path) -> tuple[dict[str, str], int]:
+    """The texts in a file's header, and the size in bytes that the file must have.
+
+    A safetensors file is the length of its header in 8 bytes, the header as JSON, the tensors end to end.
+    """
+    length = int.from_bytes(data[:8], "little")
+    try:
+        if len(data) < 8 or length > MAX_HEADER or len(data) < 8 + length:
+            raise ValueError(f"a header of {length} bytes is not there (at most {MAX_HEADER})")
+        header = strict_json(data[8 : 8 + length].decode())
+        if not isinstance(header, dict):
+            raise ValueError("its header is not a JSON object")
+        texts = header.pop("__metadata__", {})
+        if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+            raise ValueError("its metadata are not texts")
+        places = sorted(_place(name, entry) for name, entry in header.items())
+        for (_, end), (begin, _) in zip([(0, 0), *places], places, strict=False):
+            if begin != end:
+                raise ValueError(f"its tensors do not lie end to end: one begins at {begin}, not {end}")
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
+    return texts, 8 + length + (places[-1][1] if places else 0)
+
+
+def _place(name: str, entry: Any) -> tuple[int, int]:
+    """Where a tensor's bytes begin and end, compared with its type and shape."""
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"{name!r} needs dtype, shape and data_offsets")
+    kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(kind, str) or kind not in _BITS:
+        raise ValueError(f"{name!r} has the type {kind!r}; expected one of {', '.join(_BITS)}")
+    for label, numbers in (("shape", shape), ("data_offsets", offsets)):
+        good = isinstance(numbers, list) and all(type(n) is int and 0 <= n < 2**63 for n in numbers)
+        if not good or len(numbers) > _MAX_DIMENSIONS:
+            raise ValueError(f"{name!r}: {label} is not a list of integers")
+    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * _BITS[kind] // 8:
+        raise ValueError(f"{name!r}: {kind} of shape {tuple(shape)} does not fit the bytes {offsets}")
+    return offsets[0], offsets[1]
+
+
+def _same_format(header: Mapping[str, str], path: Path) -> None:
     if header.get("format") != str(FORMAT):
         raise ValueError(f"{path} has format version {header.get('format')!r}; this version of sicore reads {FORMAT}")
-    text = header.get("meta", "")
-    if header.get("sha256") != checksum(tensors, text):
-        raise ValueError(f"{path} is damaged: its checksum does not match its contents")
+    if "meta" not in header or "sha256" not in header:
+        raise ValueError(f"{path} is damaged: it has no metadata or no checksum")
+
+
+def _meta(header: Mapping[str, str], path: Path) -> dict[str, Any]:
     try:
-        meta = json.loads(text)
-    except json.JSONDecodeError as error:
+        meta = strict_json(header["meta"])
+    except ValueError as error:
         raise ValueError(f"{path} has metadata that is not JSON: {error}") from error
-    return tensors, meta
+    if not isinstance(meta, dict):
+        raise ValueError(f"{path} has metadata that is not a JSON object")
+    return meta
+
+
+def strict_json(text: str) -> Any:
+    """JSON as the standard has it, and no more: no name twice, no NaN or infinity, text that UTF-8 can hold.
+
+    ``ValueError`` for all else, for a number of more than 4,300 digits and for nesting of more than 100 levels.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a name stands twice in one object")
+        return found
+
+    def number(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError(f"the number {text[:40]} is too large")
+        return value
+
+    def constant(text: str) -> float:
+        raise ValueError(f"{text} is no JSON")
+
+    try:
+        value = json.loads(text, object_pairs_hook=once, parse_float=number, parse_constant=constant)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    _check_depth(value, _MAX_DEPTH)
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if not left:
+        raise ValueError(f"it is nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_depth(part, left - 1)

@@ -190,10 +190,10 @@ def chunks_of(specs: Sequence[Spec], machine: Machine, cost: Cost) -> list[list[
 def run(
     kind: str, chunk: list[Spec], machine: Machine, job: Callable[..., None], progress: Any, wait_for_others: bool
 ) -> bool:
-    """Make one chunk. False when another process is making it and we were not to wait for that."""
+    """Make one chunk. False when another process is making one of its objects and we were not to wait for that."""
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(machine.store.lock(kind, {"chunk": chunk}, wait=wait_for_others))
+            held.enter_context(machine.store.locks(kind, chunk, wait=wait_for_others))
         except TimeoutError:
             return False
         held.enter_context(one_thread(machine.device))

@@ -23,7 +23,7 @@ import pandas as pd
 from filelock import FileLock
 from matplotlib.figure import Figure
 
-from sicore.files import write_text, written_aside
+from sicore.files import cannot_write, written_aside
 from sicore.project import project_root
 
 _RECORDED = ("sicore", "torch", "transformers", "numpy", "pandas", "scipy")
@@ -122,17 +122,21 @@ def write(
     }
     csv, record = target / f"{name}.csv", target / f"{name}.json"
     if not keys:
-        write_text(csv, _as_csv(table))
-        write_text(record, json.dumps(provenance, indent=1) + "\n")
+        _write_both(csv, table, record, provenance)
         return csv
     with _locked(name, scale):
         cells, runs = _merged(csv, _cells(io.StringIO(_as_csv(table))), provenance, keys)
         lost = int((cells["diverged"] != "").sum()) if "diverged" in cells else 0
         provenance |= {"rows": len(cells), "columns": list(cells.columns), "runs": runs, "diverged": lost}
-        with written_aside(csv) as new_csv, written_aside(record) as new_record:  # renamed one right after the other
-            new_csv.write_text(_as_csv(cells), encoding="utf-8")
-            new_record.write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
+        _write_both(csv, cells, record, provenance)
     return csv
+
+
+def _write_both(csv: Path, table: pd.DataFrame, record: Path, provenance: Mapping[str, Any]) -> None:
+    """Renamed one right after the other: no reader finds a new table beside an old record for long."""
+    with written_aside(csv) as new_csv, written_aside(record) as new_record:
+        new_csv.write_text(_as_csv(table), encoding="utf-8")
+        new_record.write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
 
 
 def _as_csv(table: pd.DataFrame) -> str:
@@ -150,9 +154,16 @@ def _cells(source: Path | io.StringIO) -> pd.DataFrame:
 def _locked(name: str, scale: str) -> Iterator[None]:
     """Hold the right to change this table. The empty lock file stays, in the store, which git ignores."""
     path = project_root() / ".store" / "locks" / f"{scale}.{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(path)):
+    lock = FileLock(str(path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _merged(

@@ -30,6 +30,9 @@ from sicore.project import code_fingerprint, project_root
 # What a notebook may show; how it is started changes nothing in it.
 _STARTED_BY = ("__init__", "__main__", "runner", "sweep", "workflow")
 _EVERYTHING = tuple(sorted({path.stem for path in Path(__file__).parent.glob("*.py")}.difference(_STARTED_BY)))
+MAX_YAML = 100_000
+"""Longest parameter file or sweep file, in bytes."""
+
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
@@ -99,11 +102,78 @@ def check(name: str, value: Any, kind: str) -> Any:
         with contextlib.suppress(ValueError):
             value = float(value)
     good = isinstance(value, _TYPES[outer]) and (outer == "bool" or not isinstance(value, bool))
-    if not good or (outer == "float" and not math.isfinite(value)):
-        raise NotebookError(f"parameter {name} = {value!r}: expected {kind}, got {type(value).__name__}")
+    if good and outer == "int" and not -(2**63) <= value < 2**63:
+        raise NotebookError(f"parameter {name}: expected {kind} of at most 64 bits, got one of {value.bit_length()}")
+    if good and outer == "float":
+        good = _is_finite(value)
+    if good and outer == "str" and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise NotebookError(f"parameter {name} = {_short(value)}: text with half a character (a lone surrogate)")
+    if not good:
+        raise NotebookError(f"parameter {name} = {_short(value)}: expected {kind}, got {type(value).__name__}")
     if outer == "list" and inner:
         return [check(f"{name}[{i}]", item, inner.removesuffix("]")) for i, item in enumerate(value)]
     return float(value) if outer == "float" else value
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
+
+
+def _short(value: Any) -> str:
+    """A value for a message, cut where it is long; of an integer too long to be written, its size."""
+    try:
+        return shown if len(shown := repr(value)) <= 200 else f"{shown[:200]}..."
+    except ValueError:
+        return "(a number of more than 4,300 digits)"
+
+
+def read_yaml(path: str | Path, what: str) -> Any:
+    """A YAML file of the user's, called ``what`` in messages; see :func:`parse_yaml`.
+
+    Raises ``NotebookError`` when there is no such file, it is longer than 100,000 bytes, or it is no plain YAML.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_YAML + 1)
+    except OSError as error:
+        raise NotebookError(f"no {what} {path}: {error.strerror}") from error
+    if len(data) > MAX_YAML:
+        raise NotebookError(f"{path} is longer than {MAX_YAML:,} bytes; it cannot be a {what}")
+    try:
+        return parse_yaml(data.decode())
+    except ValueError as error:
+        raise NotebookError(f"{path} is not YAML: {error}") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML of plain values: no name twice in one mapping, no anchors (a few lines of them can mean gigabytes).
+
+    Raises ``ValueError`` for all else.
+    """
+    try:
+        return yaml.load(text, _PlainLoader)
+    except Exception as error:  # beside its own errors: KeyError, AttributeError ... of malformed dates and tags
+        told = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ValueError(told) from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError(f"line {self.peek_event().start_mark.line + 1}: anchors and aliases are not read")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if name in seen:
+                raise ValueError(f"line {key.start_mark.line + 1}: {name!r} stands twice")
+            seen.add(name)
+        return super().construct_mapping(node, deep)
 
 
 def read_parameter_file(path: str | Path, notebook: str | Path) -> dict[str, Any]:
@@ -112,12 +182,7 @@ def read_parameter_file(path: str | Path, notebook: str | Path) -> dict[str, Any
     One file serves all notebooks of a folder: a name that this notebook does not have,
     but another one beside it does, is passed over; a name that none has is an error.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise NotebookError(f"no parameter file {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise NotebookError(f"{path} is not YAML: {error}") from error
+    content = read_yaml(path, "parameter file") or {}
     if not isinstance(content, dict):
         raise NotebookError(f"{path} must hold lines of the form 'name: value'")
     own = parameters_of(notebook)
@@ -154,9 +219,9 @@ def resolve(
             raise NotebookError(_unknown(name, sorted(own), str(notebook)))
         if isinstance(value, str) and own[name]["type"] != "str":
             try:
-                value = yaml.safe_load(value)
-            except yaml.YAMLError as error:
-                raise NotebookError(f"parameter {name} = {value!r}: not understood") from error
+                value = parse_yaml(value)
+            except ValueError as error:
+                raise NotebookError(f"parameter {name} = {_short(value)}: not understood") from error
         values[name] = value
     return {name: check(name, value, own[name]["type"]) for name, value in values.items()}
 
@@ -200,6 +265,8 @@ def run(
     ------
     NotebookError
         Before the run, for anything wrong with names or types.
+    OSError
+        When the executed copy cannot be written: it says whether the disk is full, read-only or gone.
     papermill.PapermillExecutionError
         When a cell fails. What had been executed is left as ``NAME.failed``, which no
         reader takes for a notebook.
@@ -231,9 +298,14 @@ def run(
         executed.metadata["sicore"] = {"mark": mark}
         nbformat.write(executed, temporary)
         os.replace(temporary, final)
-    except BaseException:
-        if temporary.exists():
-            os.replace(temporary, partial)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the disk may be what has failed: that is the error to be seen
+            if temporary.exists():
+                os.replace(temporary, partial)
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)):
+            from sicore.files import cannot_write  # torch: slow to import
+
+            raise cannot_write(final, error) from error
         raise
     partial.unlink(missing_ok=True)
     return final, True

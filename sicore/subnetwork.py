@@ -217,11 +217,16 @@ class Subnetwork:
         not fit (see :meth:`check_fits`).
         """
         tensors, meta = load_tensors(path)
-        if not isinstance(meta, dict) or meta.get("kind") != "subnetwork":
+        if meta.get("kind") != "subnetwork":
             raise ValueError(f"{path} holds no subnetwork")
+        about = meta.get("meta", {})
+        if odd := [name for name in tensors if not name.startswith(("mask/", "weight/"))]:
+            raise ValueError(f"{path} holds no valid subnetwork: {odd[0]!r} is neither a mask nor a weight")
+        if not isinstance(about, dict):
+            raise ValueError(f"{path} holds no valid subnetwork: its metadata are no JSON object")
         try:
-            subnetwork = cls(_part(tensors, "mask/"), _part(tensors, "weight/"), meta.get("meta", {}))
-        except TypeError as error:
+            subnetwork = cls(_part(tensors, "mask/"), _part(tensors, "weight/"), about)
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no valid subnetwork: {error}") from error
         if model is not None:
             subnetwork.check_fits(model)

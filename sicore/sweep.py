@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sicore.project import project_root
-from sicore.runner import NotebookError, check, is_up_to_date, resolve, run, with_defaults
+from sicore.runner import NotebookError, check, is_up_to_date, read_yaml, resolve, run, with_defaults
 
 _FIELDS = ("name", "notebook", "weight", "parameters")
 
@@ -54,12 +52,7 @@ def read(path: str | Path) -> tuple[list[Path], list[Run]]:
 
     Raises ``NotebookError`` naming the file, the run and what is wrong with it.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise NotebookError(f"no sweep file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise NotebookError(f"{path} is not YAML: {error}") from error
+    content = read_yaml(path, "sweep file")
     if not isinstance(content, dict) or not isinstance(content.get("runs"), list) or not content["runs"]:
         raise NotebookError(f"{path} must hold 'files: [...]' and 'runs:' with at least one run")
     _known(content, ("files", "runs"), str(path))

@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 
 from sicore import experiments as ex
-from sicore import jobs
+from sicore import jobs, training
 from sicore.arithmetic import Computation
 from sicore.files import canonical_json
 from sicore.masking import parameter_groups
@@ -1160,11 +1160,11 @@ def test_only_what_is_missing_of_a_chunk_is_made(tmp_path):
 
 @pytest.fixture
 def another():
-    """Holds the locks of chunks of one spec each until it is let go, and may do something before."""
+    """Holds the locks of objects until it is let go, and may do something before."""
     held, release, threads = threading.Event(), threading.Event(), []
 
     def begin(machine, specs, before=lambda: None):
-        paths = [machine.store.path("thing", {"chunk": [spec]}).with_suffix(".lock") for spec in specs]
+        paths = [machine.store.path("thing", spec).with_suffix(".lock") for spec in specs]
         paths[0].parent.mkdir(parents=True, exist_ok=True)
 
         def hold():
@@ -1376,6 +1376,30 @@ def test_interrupted_stage_keeps_what_was_finished(made, tmp_path, monkeypatch):
     assert calls == [[0], [1], [1]]
     for one, other in zip(bases, made[1], strict=True):
         assert all(torch.equal(one.params[name], other.params[name]) for name in one.params)
+
+
+@pytest.mark.parametrize("stage", ["_train_bases", "_find_subnetworks", "_train_transfers"])
+def test_stage_that_was_killed_goes_on_from_its_checkpoint_to_the_same_bits(made, tmp_path, monkeypatch, stage):
+    defaults = {**training.train.__kwdefaults__, "checkpoint_seconds": 0.0}
+    monkeypatch.setattr(training.train, "__kwdefaults__", defaults)
+    machine, plain, told, begun = open_machine(tmp_path), getattr(ex, stage), [], []
+
+    def killed(specs, machine, progress):
+        def stop(count):
+            told.append(count)
+            if len(told) == 7:  # the first call says how many were taken before
+                raise KeyboardInterrupt
+
+        plain(specs, machine, stop)
+
+    monkeypatch.setattr(ex, stage, killed)
+    with pytest.raises(KeyboardInterrupt):
+        chain(machine)
+    assert len(list(tmp_path.rglob("*.checkpoint"))) == 1
+    monkeypatch.setattr(ex, stage, lambda specs, machine, progress: plain(specs, machine, begun.append))
+    assert_same(chain(machine), made[1:])
+    assert max(begun) == sum(told[:-1]), "it went on from its checkpoint"
+    assert not list(tmp_path.rglob("*.checkpoint"))
 
 
 def test_base_model_that_reaches_its_target_stops(tmp_path):

@@ -1,11 +1,14 @@
+import hashlib
 import json
 import math
+import struct
+import tracemalloc
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from sicore.files import canonical_json, load_tensors, save_tensors, write_text, written_aside
+from sicore.files import canonical_json, load_meta, load_tensors, save_tensors, write_text, written_aside
 
 TENSORS = {
     "half": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
@@ -169,3 +172,118 @@ def test_tensors_come_in_the_order_of_their_names(tmp_path):
     names = [f"t{i}" for i in range(50)]
     save_tensors(tmp_path / "x", {name: torch.zeros(1) for name in reversed(names)}, {})
     assert list(load_tensors(tmp_path / "x")[0]) == sorted(names)
+
+
+# ---------------------------------------------------------------------------------------
+# Files from strangers: the checksum fits, and something else is wrong
+
+
+def crafted(path, entries, meta='{"a":1}', **texts):
+    """A file of ``(name, type, shape, bytes)`` each, with the checksum that our own code would give it."""
+    header, body, digest = {}, b"", hashlib.sha256(meta.encode())
+    for name, kind, shape, content in entries:
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [len(body), len(body) + len(content)]}
+        body += content
+        kind = {"F32": "float32", "BOOL": "bool"}.get(kind, kind)
+        digest.update(f"|{name}|torch.{kind}|{tuple(shape)}|".encode() + content)
+    header["__metadata__"] = {"format": "1", "meta": meta, "sha256": digest.hexdigest()} | texts
+    return packed(path, json.dumps(header).encode(), body)
+
+
+def packed(path, header, body=b""):
+    path.write_bytes(struct.pack("<Q", len(header)) + header + body)
+    return path
+
+
+def test_crafted_file_is_one_that_can_be_loaded(tmp_path):
+    path = crafted(tmp_path / "x", [("w", "F32", [2], b"\0" * 8), ("z", "BOOL", [2], b"\0\1")], "{}")
+    tensors, meta = load_tensors(path)
+    assert torch.equal(tensors["w"], torch.zeros(2))
+    assert tensors["z"].tolist() == [False, True]
+    assert meta == load_meta(path) == {}
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        (("w", "F4", [2], b"\0"), "has the type 'F4'"),
+        (("w", "F8_E8M0", [1], b"\0"), "has the type 'F8_E8M0'"),
+        (("w", "F32", [0, 2**63], b""), "shape is not a list of integers"),
+        (("w", "F32", [1] * 65, b"\0" * 4), "shape is not a list of integers"),
+        (("w", "F32", [2**31, 2**31], b"\0" * 4), "does not fit the bytes"),
+        (("w", "F32", [-1], b""), "shape is not a list of integers"),
+        (("w", "F32", [True], b"\0" * 4), "shape is not a list of integers"),
+        (("w", "F32", [1.0], b"\0" * 4), "shape is not a list of integers"),
+        (("w", "BOOL", [2], b"\1\2"), "truth values that are neither 0 nor 1"),
+    ],
+)
+def test_tensor_that_cannot_be_one_is_refused(tmp_path, entry, told):
+    with pytest.raises(ValueError, match=told) as error:
+        load_tensors(crafted(tmp_path / "x", [entry]))
+    assert str(tmp_path / "x") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("meta", "told"),
+    [
+        ("[" * 100_000, "nested"),
+        ('{"a":' * 101 + "1" + "}" * 101, "deeper than 100"), ('{"a":1,"a":2}', "stands twice"),
+        ('{"a":NaN}', "NaN"), ('{"a":-Infinity}', "Infinity"), ('{"a":1e999}', "too large"), ("9" * 5000, "digit"),
+        ('{"a":"\\ud800"}', "surrogate"), ("[1]", "not a JSON object"), ("null", "not a JSON object"), ("", "not JSON"),
+    ],
+)  # fmt: skip
+def test_metadata_that_are_no_plain_json_object_are_refused(tmp_path, meta, told):
+    path = crafted(tmp_path / "x", [], meta)
+    for load in (load_tensors, load_meta):
+        with pytest.raises(ValueError, match=told) as error:
+            load(path)
+        assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"__metadata__":null}', b"[]", b"null", b'{"__metadata__":{"format":1}}', b'{"__metadata__":{"format":"1"}}',
+        b'{"w":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"w":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}',
+        b'{"w":null}', b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}', b"[" * 100_000, b"\xff", b"",
+    ],
+)  # fmt: skip
+def test_header_that_is_none_is_refused(tmp_path, header):
+    with pytest.raises(ValueError, match=str(tmp_path / "x")):
+        load_tensors(packed(tmp_path / "x", header, b"\0" * 8))
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**25, 2**31, 2**62, 2**63, 2**64 - 1])
+def test_length_of_a_header_that_is_not_there_is_refused_and_takes_no_memory(saved, length):
+    saved.write_bytes(struct.pack("<Q", length) + saved.read_bytes()[8:])
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"object\.safetensors"):
+        load_tensors(saved)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_large_file_that_is_none_of_ours_is_not_read(tmp_path):
+    with (tmp_path / "x").open("wb") as file:
+        file.write(struct.pack("<Q", 2) + b"{}")
+        file.truncate(2**36)  # takes no room on the disk
+    tracemalloc.start()
+    for load in (load_tensors, load_meta):
+        with pytest.raises(ValueError, match="68719476736 bytes, its header says 10"):
+            load(tmp_path / "x")
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_metadata_alone_are_those_of_the_whole_file(saved):
+    assert load_meta(saved) == META
+    saved.write_bytes(saved.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="its header says"):
+        load_meta(saved)
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("sicore.files.MAX_HEADER", 1000)
+    with pytest.raises(ValueError, match="at most 1000"):
+        save_tensors(tmp_path / "x", {}, {"a": "a" * 1000})
+    assert list(tmp_path.iterdir()) == []

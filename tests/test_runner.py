@@ -175,3 +175,40 @@ def test_an_executed_notebook_depends_on_every_module_but_those_that_start_it():
     there = {path.stem for path in Path(runner.__file__).parent.glob("*.py")}
     assert there - set(runner._EVERYTHING) <= {"__init__", "__main__", "runner", "sweep", "workflow"}
     assert {"training", "classifiers", "pictures", "vision_experiments", "plots"} <= set(runner._EVERYTHING)
+
+
+BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (BOMB, "anchors and aliases"), ("seeds: &a [*a]\n", "anchors"), ("n: 3\nn: 4\n", "line 2: 'n' stands twice"),
+        ("n: 2001-99-99\n", "is not YAML"), ("n: !!float x\n", "is not YAML"), ("n: !!int ''\n", "is not YAML"),
+        ("n: !!bool x\n", "is not YAML"), ("n: !!timestamp x\n", "is not YAML"), ("n: " + "9" * 5000, "is not YAML"),
+        ("n: !!python/object/apply:os.getcwd []\n", "is not YAML"), ("seeds: " + "[" * 5000, "nested too deeply"),
+        ("n: 0x" + "f" * 9000, "at most 64 bits"), ("n: 9223372036854775808", "at most 64 bits"),
+        ("rate: " + "9" * 400, "parameter rate"), ("rate: 1e999", "parameter rate"),
+        ('scale: "\\ud800"', "surrogate"), ("n: [" + "x," * 5000 + "x]", r"\.\.\.: expected int"),
+        ("# " * 60_000, "longer than 100,000 bytes"), (b"\xff\xfe\xff", "is not YAML"),
+    ],
+)  # fmt: skip
+def test_odd_parameter_files_are_refused_with_one_short_error(tmp_path, text, told):
+    (tmp_path / "p.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(NotebookError, match=told) as error:
+        resolve(write_notebook(tmp_path / "a.ipynb"), [tmp_path / "p.yaml"])
+    assert len(str(error.value)) < 1000
+
+
+def test_largest_integers_are_read(tmp_path):
+    (tmp_path / "p.yaml").write_text("n: 9223372036854775807\nseeds: [-9223372036854775808]\n")
+    found = resolve(write_notebook(tmp_path / "a.ipynb"), [tmp_path / "p.yaml"])
+    assert found == {"n": 2**63 - 1, "seeds": [-(2**63)]}
+
+
+@pytest.mark.parametrize("text", ["&a [*a]", "2001-99-99", "[" * 3000])
+def test_odd_values_of_the_command_line_are_refused_by_name(tmp_path, text):
+    with pytest.raises(NotebookError, match="parameter seeds"):
+        resolve(write_notebook(tmp_path / "a.ipynb"), given={"seeds": text})

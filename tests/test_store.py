@@ -1,3 +1,5 @@
+import io
+import os
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -7,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sicore import project, store
+from sicore import files, project, store
+from sicore.__main__ import main
 from sicore.store import Store
 
 SPEC = {"computation": "ab", "lr": 0.001, "seed": 0, "base": {"p": 7, "list": [1, 2]}}
@@ -255,3 +258,203 @@ def test_project_root_can_be_set_and_falls_back_to_the_working_folder(tmp_path, 
     monkeypatch.setenv("SICORE_HOME", str(tmp_path / "elsewhere"))
     assert project.project_root() == tmp_path / "elsewhere"
     assert Store.open().root == tmp_path / "elsewhere" / ".store"
+
+
+# ---------------------------------------------------------------------------------------
+# What is here, is it whole, what is no longer needed
+
+
+def states(shelf):
+    return {file.path.name: file.state for file in store.contents(shelf)}
+
+
+def test_object_under_another_objects_name_is_set_aside(shelf):
+    shelf.put("base", SPEC, TENSORS, {})
+    other = {**SPEC, "seed": 1}
+    shelf.path("base", SPEC).rename(shelf.path("base", other))
+    with pytest.warns(UserWarning, match="another object"):
+        assert shelf.get("base", other) is None
+
+
+@pytest.mark.parametrize("kind", ["", "../base", "a/b", "/tmp", "Base", "a" * 41])
+def test_kind_cannot_leave_the_store(shelf, kind):
+    with pytest.raises(ValueError, match="kind"):
+        shelf.path(kind, SPEC)
+
+
+def test_objects_of_todays_code_are_current_and_others_outdated(shelf, monkeypatch):
+    shelf.put("base", SPEC, TENSORS, {})
+    assert list(states(shelf).values()) == ["current"]
+    (file,) = store.contents(shelf)
+    assert (file.path, file.size) == (shelf.path("base", SPEC), shelf.path("base", SPEC).stat().st_size)
+    assert "computation = ab" in file.about
+    monkeypatch.setattr(store, "code_fingerprint", lambda *modules: "other")
+    assert list(states(shelf).values()) == ["outdated"]
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "__version__", "1.0")
+    assert list(states(shelf).values()) == ["outdated"]
+
+
+@pytest.mark.parametrize("where", [lambda code: {"code": code}, lambda code: {"a": {"code": code}, "code": "own"}])
+def test_vision_objects_are_current_by_their_own_code_too(shelf, monkeypatch, where):
+    monkeypatch.setattr(store, "_vision_code", lambda: "own")
+    shelf.put("vision_base", where("own"), TENSORS, {})
+    assert list(states(shelf).values()) == ["current"]
+    shelf.put("vision_base", where("old"), TENSORS, {})
+    assert sorted(states(shelf).values()) == ["current", "outdated"]
+    shelf.put("base", where("old"), TENSORS, {})
+    assert states(shelf)[shelf.path("base", where("old")).name] == "current", "it has no code of its own"
+
+
+def test_code_of_the_vision_experiment_is_that_of_its_objects():
+    from sicore.vision_experiments import CODE
+
+    assert store._vision_code() == project.code_fingerprint(CODE)
+
+
+def garbage_of_all_kinds(shelf):
+    """One file of each kind of garbage, an object that is current, and what the store has not made."""
+    shelf.put("base", SPEC, TENSORS, {})
+    folder = shelf.root / "base"
+    old = {**SPEC, "seed": 5}
+    shelf.put("base", old, TENSORS, {})
+    shelf.path("base", old).rename(folder / f"{'0' * 32}.safetensors")
+    shelf.put("base", old, TENSORS, {})
+    cut = shelf.path("base", old)
+    cut.write_bytes(cut.read_bytes()[:-1])
+    for name in ("a.damaged", "a.checkpoint", ".a.safetensors.xyz.tmp", "a.lock"):
+        (folder / name).write_text("")
+    (folder / "notes.txt").write_text("")
+    (shelf.root / "README").write_text("")
+    return {
+        f"{'0' * 32}.safetensors": "outdated", cut.name: "damaged", "a.damaged": "damaged",
+        "a.checkpoint": "checkpoint", ".a.safetensors.xyz.tmp": "temporary", "a.lock": "lock",
+    }  # fmt: skip
+
+
+def test_garbage_is_found_and_removed_and_nothing_else(shelf):
+    expected = garbage_of_all_kinds(shelf)
+    found = store.garbage(shelf)
+    assert {file.path.name: file.state for file in found} == expected
+    assert states(shelf) == expected | {shelf.path("base", SPEC).name: "current", "notes.txt": "foreign"}
+    assert store.remove(shelf, found) == found
+    assert states(shelf) == {shelf.path("base", SPEC).name: "current", "notes.txt": "foreign"}
+    assert (shelf.root / "README").is_file()
+    assert shelf.get("base", SPEC) is not None
+    assert store.remove(shelf, found) == [], "gone by now"
+
+
+def test_garbage_can_be_asked_for_by_age(shelf):
+    garbage_of_all_kinds(shelf)
+    week = time.time() - 7 * 86400
+    os.utime(shelf.root / "base" / "a.damaged", (week, week))
+    assert [file.path.name for file in store.garbage(shelf, older_than=6.9)] == ["a.damaged"]
+    assert store.garbage(shelf, older_than=7.1) == []
+
+
+def test_what_a_living_process_holds_is_no_garbage_and_is_not_removed(shelf):
+    with files.written_aside(shelf.root / "base" / "b.safetensors") as temporary:
+        (shelf.root / "base" / "a.checkpoint").write_text("")
+        listed = store.garbage(shelf)
+        assert [file.state for file in listed] == ["checkpoint"]
+        with shelf.lock("base", SPEC):
+            lock = shelf.path("base", SPEC).with_suffix(".lock")
+            assert store.garbage(shelf) == []
+            assert set(states(shelf).values()) == {"in use"}
+            late = [*listed, *(store.File(path, 0, 0.0, "lock") for path in (lock, temporary))]
+            assert store.remove(shelf, late) == []
+            assert lock.exists()
+            with pytest.raises(TimeoutError), shelf.lock("base", SPEC, wait=False):
+                pytest.fail("two have the lock")
+        temporary.write_text("")
+    assert sorted(file.state for file in store.garbage(shelf)) == ["checkpoint", "damaged", "lock"]
+
+
+def test_object_that_is_made_anew_while_it_is_to_be_removed_stays(shelf):
+    shelf.put("base", SPEC, TENSORS, {})
+    path = shelf.path("base", SPEC)
+    path.write_bytes(b"")
+    listed = store.garbage(shelf)
+    assert [file.state for file in listed] == ["damaged"]
+    with shelf.lock("base", SPEC):
+        assert store.remove(shelf, listed) == []
+        shelf.put("base", SPEC, TENSORS, {})
+    assert store.remove(shelf, listed) == []
+    assert shelf.get("base", SPEC) is not None
+
+
+def test_links_are_not_followed(shelf, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "a.damaged").write_text("")
+    (shelf.root / "base").mkdir()
+    (shelf.root / "base" / "b.damaged").symlink_to(tmp_path / "outside" / "a.damaged")
+    (shelf.root / "kind").symlink_to(tmp_path / "outside")
+    assert store.garbage(shelf) == []
+    assert (tmp_path / "outside" / "a.damaged").exists()
+
+
+def test_verify_names_what_is_damaged_and_changes_nothing(shelf):
+    shelf.put("base", SPEC, TENSORS, {})
+    for seed in (1, 2):
+        shelf.put("base", {**SPEC, "seed": seed}, TENSORS, {})
+    assert [problem for _, problem in store.verify(shelf)] == ["", "", ""]
+    path = shelf.path("base", SPEC)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    files.save_tensors(shelf.root / "base" / "x.safetensors", TENSORS, {})
+    before = states(shelf)
+    wrong = {one: problem for one, problem in store.verify(shelf) if problem}
+    assert set(wrong) == {path, shelf.root / "base" / "x.safetensors"}
+    assert "checksum" in wrong[path]
+    assert states(shelf) == before
+
+
+def run_command(capsys, *words):
+    status = main(["store", *map(str, words)])
+    return status, capsys.readouterr()
+
+
+def test_command_lists_verifies_and_asks_before_it_removes(shelf, capsys, monkeypatch):
+    expected = garbage_of_all_kinds(shelf)
+    status, told = run_command(capsys, "ls", "--store", shelf.root)
+    assert status == 0
+    assert [line.split()[:3] for line in told.out.splitlines()[:2]] == [
+        ["base", "checkpoint", "1"],
+        ["base", "current", "1"],
+    ]
+    status, told = run_command(capsys, "ls", "--all", "--store", shelf.root)
+    assert all(name in told.out for name in expected)
+    status, told = run_command(capsys, "verify", "--store", shelf.root)
+    assert status == 1
+    assert "2 of 4 objects and checkpoints are whole" in told.out
+    for answer in ("", "\n", "n\n", "no\n"):
+        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+        status, told = run_command(capsys, "gc", "--store", shelf.root)
+        assert status == 1
+        assert "Remove 6 files" in told.out
+        assert all(name in told.out for name in expected)
+        assert expected.items() <= states(shelf).items()
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    status, told = run_command(capsys, "gc", "--store", shelf.root)
+    assert status == 0
+    assert "removed 6 files" in told.out
+    assert run_command(capsys, "gc", "--store", shelf.root)[1].out.startswith("nothing to remove")
+    assert run_command(capsys, "verify", "--store", shelf.root)[0] == 0
+
+
+def test_command_removes_without_a_question_and_by_age(shelf, capsys, monkeypatch):
+    garbage_of_all_kinds(shelf)
+    monkeypatch.setattr("sys.stdin", None)
+    assert run_command(capsys, "gc", "--yes", "--older-than", "1", "--store", shelf.root)[1].out.startswith("nothing")
+    assert "removed 6 files" in run_command(capsys, "gc", "--yes", "--store", shelf.root)[1].out
+    for days in ("-1", "nan", "inf", "x"):
+        with pytest.raises(SystemExit):
+            run_command(capsys, "gc", "--older-than", days)
+        assert "--older-than" in capsys.readouterr().err
+
+
+def test_command_names_a_store_that_is_not_there_and_makes_none(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SICORE_HOME", str(tmp_path))
+    status, told = run_command(capsys, "ls")
+    assert status == 2
+    assert str(tmp_path / ".store") in told.err
+    assert list(tmp_path.iterdir()) == []

@@ -325,3 +325,22 @@ def test_a_random_draw_does_not_depend_on_the_order_of_the_tensors():
     turned = {name: masks[name] for name in "cab"}
     one, other = (Subnetwork(each, weights).random(torch.Generator().manual_seed(0)) for each in (masks, turned))
     assert all(torch.equal(one.masks[name], other.masks[name]) for name in "abc")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "meta", "told"),
+    [
+        ({"mask/a": A["a"]}, {}, "no source weight"),
+        ({"mask/a": A["a"], "weight/a": WEIGHTS["a"][:1]}, {}, "has shape"),
+        ({"weight/a": WEIGHTS["a"]}, {}, "at least one masked tensor"),
+        ({"mask/a": WEIGHTS["a"], "weight/a": WEIGHTS["a"]}, {}, "masks are torch.bool"),
+        ({"mask/a": A["a"], "weight/a": WEIGHTS["a"], "x": A["a"]}, {}, "'x' is neither a mask nor a weight"),
+        ({"mask/a": A["a"], "weight/a": WEIGHTS["a"]}, [["task", "ab"]], "no JSON object"),
+        ({"mask/a": A["a"], "weight/a": WEIGHTS["a"]}, "ab", "no JSON object"),
+    ],
+)
+def test_file_that_is_whole_but_no_subnetwork_is_refused_by_its_name(tmp_path, tensors, meta, told):
+    save_tensors(tmp_path / "s", tensors, {"kind": "subnetwork", "meta": meta})
+    with pytest.raises(ValueError, match=told) as error:
+        Subnetwork.load(tmp_path / "s")
+    assert str(tmp_path / "s") in str(error.value)

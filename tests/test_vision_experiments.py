@@ -261,33 +261,40 @@ def test_frozen_then_free_goes_on_from_the_frozen_half(machine):
 # The store
 
 
-def test_a_killed_training_resumes_to_the_same_bits(machine, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("stage", "kind", "at"),
+    [
+        ("_train_base", "vision_base", 4), ("_train_head", "", 20), ("_find_subnetwork", "vision_mask", 4),
+        ("_train_row", "vision_row", 4),
+    ],
+)  # fmt: skip
+def test_a_killed_training_resumes_to_the_same_bits(machine, tmp_path, monkeypatch, stage, kind, at):
     from sicore import training
 
     whole = rows(machine, ["subnetwork"], steps=6)["subnetwork"]
     other = Machine(Store(tmp_path), workers=1)
     monkeypatch.setattr(training.train, "__kwdefaults__", {**training.train.__kwdefaults__, "checkpoint_seconds": 0.0})
-    _, _, found = chain(other)
-    count = [0]
-    original = ve._train_row
+    count, original = [0], getattr(ve, stage)
 
     def killed(specs, machine, progress):
         def stop(steps):
             count[0] += steps
-            if count[0] == 4:
+            if count[0] == at:
                 raise KeyboardInterrupt
 
         original(specs, machine, stop)
 
-    monkeypatch.setattr(ve, "_train_row", killed)
-    given = {"conditions": ["subnetwork"], "rates": [1e-3], "steps": 6, "batch": 16, "every": 2}
+    monkeypatch.setattr(ve, stage, killed)
     with pytest.raises(KeyboardInterrupt):
-        ve.transfers(other, found, **given)
-    assert list((tmp_path / "vision_row").glob("*.checkpoint*")), "something was saved"
-    monkeypatch.setattr(ve, "_train_row", original)
-    (resumed,) = ve.transfers(other, found, **given)
+        rows(other, ["subnetwork"], steps=6)
+    assert not kind or list((tmp_path / kind).glob("*.checkpoint")), "something was saved"
+    begun = []
+    monkeypatch.setattr(ve, stage, lambda specs, machine, progress: original(specs, machine, begun.append))
+    resumed = rows(other, ["subnetwork"], steps=6)["subnetwork"]
+    assert not kind or begun[0] == at - 1, "it went on from its checkpoint"
     assert all(torch.equal(resumed.tensors[name], tensor) for name, tensor in whole.tensors.items())
     assert resumed.history.equals(whole.history)
+    assert not list(tmp_path.glob("*/*.checkpoint"))
 
 
 def test_a_second_run_trains_nothing(machine, monkeypatch):
