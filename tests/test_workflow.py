@@ -25,9 +25,11 @@ from sicore.__main__ import main
 from sicore.runner import NotebookError, run
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "workflow"))
+sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "benchmarks")]
 
 import pages  # noqa: E402
+import scaling  # noqa: E402
+from own_cost import cost as own_cost  # noqa: E402
 
 SLOT = [sys.executable, str(ROOT / "workflow" / "slot.py")]
 
@@ -369,8 +371,9 @@ def test_a_run_is_split_by_depth_seed_and_starts_put_together_and_not_repeated(p
     assert ran[0] == "[1] [0, 1, 2] c [0]"
     assert ran.count("[1] [0, 1, 2] abc [0, 10]") == 1
     assert ran.count("other") == 1
-    assert [ran.count(job) for job in split] == [1, 1, *sorted(ran.count(job) for job in split[2:])][:4]
-    assert sum(ran.count(job) for job in split) == 5
+    counts = [ran.count(job) for job in split]
+    assert counts[:2] == [1, 1]
+    assert sorted(counts[2:]) == [1, 2]
     assert len(ran) == 8
     whole = pd.read_csv(project / ".workflow" / "04-depths" / "1-layers" / "04_depths.csv")
     assert len(whole) == 3 * 2 * 2
@@ -402,8 +405,10 @@ def test_what_was_killed_is_found_incomplete_and_run_again(project):
 
 
 STAND_IN = f"""#!{sys.executable}
-import json, pathlib, re, sys
+import fcntl, json, pathlib, re, sys
 name, words, here = pathlib.Path(sys.argv[0]).name, sys.argv[1:], pathlib.Path(sys.argv[0]).parent
+lock = open(here / "lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
 jobs = here / "jobs.json"
 known = json.loads(jobs.read_text()) if jobs.exists() else []
 if name == "sacct" and "-X" in words:
@@ -443,7 +448,7 @@ def test_slurm_is_asked_for_each_job_with_gpu_memory_and_time(project, tmp_path,
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     (project / "params" / "p.yaml").write_text("few_seeds: [0, 1, 2]\nn_layers: [1, 12]\n")
     fast = ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5"]
-    status, said = finished(snakemake("slurm", *fast))
+    status, said = finished(snakemake("slurm", *fast, starts_per_job=1))
     assert status == 0, said
     jobs = json.loads((tools / "jobs.json").read_text())
     asked = sorted((job["rule"], *job["of"].values()) for job in jobs)
@@ -490,6 +495,55 @@ def test_profiles_have_retries_and_take_up_what_is_incomplete():
         profile = yaml.safe_load(path.read_text())
         assert profile["retries"] >= 1
         assert profile["rerun-incomplete"] is True
+
+
+# ---------------------------------------------------------------------------------------
+# What it costs
+
+
+@pytest.mark.parametrize("step", [scaling.on_core, scaling.on_gpu])
+def test_jobs_on_paper_lose_no_time_alone_and_never_beat_the_longest_chain(step, monkeypatch):
+    monkeypatch.setenv("SICORE_HOME", str(ROOT))
+    jobs = scaling.jobs_of(step, 1, cores=1)
+    work = sum(job.seconds for job in jobs)
+    walls = [scaling.wall(jobs, workers) for workers in (1, 8, 64, len(jobs))]
+    assert walls[0] == pytest.approx(work)
+    assert walls == sorted(walls, reverse=True)
+    assert all(wall >= 0.999999 * work / workers for wall, workers in zip(walls, (1, 8, 64, len(jobs)), strict=True))
+
+    def chain(job):
+        return job.seconds + max(map(chain, job.after), default=0)
+
+    assert walls[-1] == pytest.approx(max(map(chain, jobs)))
+
+
+def test_a_stack_takes_as_many_steps_as_its_models_where_a_step_costs_one_for_each():
+    assert scaling.stack_seconds([20, 10, 30], 1, lambda k: k) == 60
+    assert scaling.stack_seconds([20, 10, 30], 2, lambda k: k) == 120
+    assert scaling.stack_seconds([20, 10, 30], 2, lambda k: 1) == 30
+
+
+def test_the_workflows_own_cost_is_read_from_its_log():
+    def stamped(second, *lines):
+        return "\n".join([f"[Sat Nov 21 16:00:{second:02d} 2026]", *lines])
+
+    log = [
+        stamped(5, "checkpoint sources:", "    jobid: 1"),
+        stamped(15, "Finished jobid: 1 (Rule: sources)"),
+        stamped(16, "rule transfers:", "    jobid: 2", "rule transfers:", "    jobid: 3"),
+        stamped(30, "Finished jobid: 3 (Rule: transfers)"),
+        stamped(36, "Finished jobid: 2 (Rule: transfers)", "localrule collect:", "    jobid: 4"),
+        stamped(38, "Finished jobid: 4 (Rule: collect)", "Elapsed time: 0:00:40.000000"),
+    ]
+    table = own_cost("\n".join(log), 2).set_index("what")["seconds"]
+    # 7 of 40 s without a job, twice; one table; two further starts of 10 s each at most.
+    assert table["Snakemake, no job running"] == 14
+    assert table["tables put together"] == 2
+    assert table["further starts of a notebook"] == 20
+    assert table["the workflow's own cost"] == 36
+    assert table["the whole run, wall time x workers"] == 80
+    with pytest.raises(ValueError, match="was the run completed"):
+        own_cost("", 2)
 
 
 # ---------------------------------------------------------------------------------------
