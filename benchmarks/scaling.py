@@ -16,6 +16,7 @@ base_limit steps, and of the seeds as many as in the count of benchmarks/sweep.p
 from __future__ import annotations
 
 import argparse
+import functools
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class Job:
     after: list[Job] = field(default_factory=list)
 
 
+@functools.cache
 def on_core(layers: int, stack: int, batch: int) -> float:
     """Seconds of a step of a stack on one core: measured at 2 and 12 layers and 50 samples, linear between."""
     table = results.read("sweep", "benchmark").query("variant == 'stack'").sort_values("layers")
@@ -57,13 +59,17 @@ def on_gpu(layers: int, stack: int, batch: int) -> float:
     )
 
 
+@functools.cache
+def runs() -> list[workflow.Planned]:
+    """The runs of the sweep that are split into jobs."""
+    return [one for one in workflow.plan({"sweep": "params/sweep.yaml"}).values() if one.is_split]
+
+
 def jobs_of(step: Callable[[int, int, int], float], starts_per_job: int, cores: int) -> list[Job]:
     """The workflow's jobs for every depth of the sweep; ``cores`` for the base models and masks of a depth."""
     kept = count_operations().set_index("layers")["seeds"]
     jobs: list[Job] = []
-    for one in workflow.plan({"sweep": "params/sweep.yaml"}).values():
-        if not one.is_split:
-            continue
+    for one in runs():
         given = one.parameters
         for layers in given["n_layers"]:
             seeds, asked = int(kept[str(layers)]), len(given["few_seeds"])
