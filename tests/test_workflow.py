@@ -355,7 +355,7 @@ def snakemake(profile, *words, **config):
 
 
 def finished(command):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -595,14 +595,30 @@ def test_kept_figures_stand_below_the_cells_that_draw_them():
 
     source = {"metadata": {}, "cells": [{"cell_type": "markdown", "metadata": {}, "source": "# Title"}]}
     source["cells"] += [drawing("fig-first"), drawing("fig-held"), drawing("fig-last")]
-    shown = pages.page(source, {"_held": "h.png", "_unknown": "u.png"}, "quick")["cells"]
+    shown = pages.page(source, {"_held": "h.png", "": "u.png"}, "quick")["cells"]
     text = [cell["source"] for cell in shown]
     assert text[0] == "# Title"
     assert "not executed" in text[1]
     assert text[2] == "fig-first"
-    assert text[3].startswith("```{figure} u.png\n:name: fig-first\n:alt: text\n\nAbout fig-first.")
+    assert text[3].startswith('```{figure} u.png\n:name: fig-first\n:alt: "text"\n\nAbout fig-first.')
     assert (text[4], text[5].split("\n")[0], text[6]) == ("fig-held", "```{figure} h.png", "fig-last")
     assert len(shown) == 7
+    with pytest.raises(
+        ValueError, match="x.png: no cell draws '_lost'; the notebook has fig-first, fig-held, fig-last"
+    ):
+        pages.page(source, {"_lost": "x.png"}, "quick")
+
+
+def test_every_kept_figure_has_its_cell():
+    for scale in ("quick", "paper"):
+        for path in (ROOT / "results" / scale).glob("*.png"):
+            stem = max(
+                (one.stem for one in (ROOT / "notebooks").glob("*.ipynb") if path.stem.startswith(one.stem)), key=len
+            )
+            source = json.loads((ROOT / "notebooks" / f"{stem}.ipynb").read_text())
+            figure = pages.PLACES.get(path.stem, path.stem.removeprefix(stem))
+            shown = pages.page(source, {figure: path.name}, scale)["cells"]
+            assert sum(f"{{figure}} {path.name}" in "".join(cell["source"]) for cell in shown) == 1
 
 
 @pytest.fixture(scope="module")
@@ -623,7 +639,7 @@ def built(tmp_path_factory):
     env = {**os.environ, "PYTHONPATH": str(ROOT)} | {"SICORE_HOME": str(root)}
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "-s", "workflow/book.smk", "--cores", "1"],
-        cwd=root, capture_output=True, text=True, timeout=300, env=env,
+        cwd=root, capture_output=True, text=True, timeout=900, env=env,
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert {path: path.read_bytes() for path in (root / "results").rglob("*.*")} == before

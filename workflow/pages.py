@@ -26,6 +26,10 @@ sentences that it computes are not here. Figures are those that were kept from t
 ```"""
 
 
+PLACES = {"04_depths": "fig-depths-paper", "06_variants_subnetworks": "fig-shared"}
+"""Kept figure -> the notebook's name for it, where the rule of :func:`page` does not find it."""
+
+
 def page(notebook: dict[str, Any], figures: dict[str, str], scale: str) -> dict[str, Any]:
     """A notebook with a note below its title and kept figures below the cells that draw them.
 
@@ -34,35 +38,48 @@ def page(notebook: dict[str, Any], figures: dict[str, str], scale: str) -> dict[
     notebook
         The source, as in its file.
     figures
-        Suffix of a figure (``""`` where there is one only) -> path of the picture from the page. A
-        figure belongs to the cell whose figure is called so, ``fig-held`` for ``_held``; one that no
-        cell claims goes to the first cell that has none.
+        Name of the figure in the notebook, ``fig-held``, or the end of it, ``_held``; ``""``
+        for the first one -> path of the picture from the page.
     scale
         The figures' scale.
+
+    Raises
+    ------
+    ValueError
+        Naming a figure that no cell draws.
     """
-    drawing = [i for i, cell in enumerate(notebook["cells"]) if "figure" in cell["metadata"].get("mystnb", {})]
-    names = {i: notebook["cells"][i]["metadata"]["mystnb"]["figure"]["name"] for i in drawing}
+    names = {
+        i: cell["metadata"]["mystnb"]["figure"]["name"]
+        for i, cell in enumerate(notebook["cells"])
+        if "figure" in cell["metadata"].get("mystnb", {})
+    }
     place: dict[int, str] = {}
-    for suffix in sorted(figures, key=len, reverse=True):
-        free = [i for i in drawing if i not in place]
-        own = [i for i in free if suffix and names[i].endswith(suffix.replace("_", "-"))]
-        if own or free:
-            place[(own or free)[0]] = figures[suffix]
+    for figure, path in figures.items():
+        drawn = [i for i, name in names.items() if name.endswith(figure.replace("_", "-"))]
+        if not drawn:
+            raise ValueError(
+                f"{path}: no cell draws {figure!r}; the notebook has {', '.join(names.values()) or 'none'}"
+            )
+        place[drawn[0]] = path
     cells = []
     for i, cell in enumerate(notebook["cells"]):
         cells.append(cell)
         if i == 0:
-            cells.append(_markdown(NOTE.format(scale=scale)))
+            cells.append(_markdown("not-executed", NOTE.format(scale=scale)))
         if i in place:
             shown = cell["metadata"]["mystnb"]
-            options = f":name: {shown['figure']['name']}\n:alt: {shown['image']['alt']}"
-            cells.append(_markdown(f"```{{figure}} {place[i]}\n{options}\n\n{shown['figure']['caption']}\n```"))
+            # As a quoted text: a colon in it would start another option.
+            alt = json.dumps(shown["image"]["alt"], ensure_ascii=False)
+            options = f":name: {shown['figure']['name']}\n:alt: {alt}"
+            cells.append(
+                _markdown(f"kept-{i}", f"```{{figure}} {place[i]}\n{options}\n\n{shown['figure']['caption']}\n```")
+            )
     metadata = {**notebook["metadata"], "sicore": {"not_executed": True}}
     return {**notebook, "cells": cells, "metadata": metadata}
 
 
-def _markdown(text: str) -> dict[str, Any]:
-    return {"cell_type": "markdown", "metadata": {}, "source": text}
+def _markdown(identity: str, text: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "id": identity, "metadata": {}, "source": text}
 
 
 def main(words: list[str] | None = None) -> int:
@@ -81,7 +98,7 @@ def main(words: list[str] | None = None) -> int:
         if copy.is_file() and "not_executed" not in json.loads(copy.read_text("utf-8"))["metadata"].get("sicore", {}):
             continue
         figures = {
-            path.stem.removeprefix(source.stem): f"../../results/{given.scale}/{path.name}"
+            PLACES.get(path.stem, path.stem.removeprefix(source.stem)): f"../../results/{given.scale}/{path.name}"
             for path in results.glob(f"{source.stem}*.png")
         }
         shown = page(json.loads(source.read_text(encoding="utf-8")), figures, given.scale)
