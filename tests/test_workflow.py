@@ -604,7 +604,7 @@ def test_kept_figures_stand_below_the_cells_that_draw_them():
     assert (text[4], text[5].split("\n")[0], text[6]) == ("fig-held", "```{figure} h.png", "fig-last")
     assert len(shown) == 7
     with pytest.raises(
-        ValueError, match="x.png: no cell draws '_lost'; the notebook has fig-first, fig-held, fig-last"
+        ValueError, match=r"x\.png: no cell draws '_lost'; the notebook has fig-first, fig-held, fig-last"
     ):
         pages.page(source, {"_lost": "x.png"}, "quick")
 
