@@ -83,7 +83,7 @@ class Planned:
 
     @property
     def gpus(self) -> int:
-        """GPUs that one of its jobs needs: 1 or 0."""
+        """1 where its jobs need a GPU, else 0."""
         return int(str(self.parameters.get("device", "cpu")).startswith("cuda"))
 
     @property
