@@ -49,4 +49,4 @@ setup: .venv/ready
 	touch $@
 
 clean: ## remove what was built; the store of trained models stays
-	rm -rf _build book/runs runs results/smoke
+	rm -rf _build book/runs runs results/smoke .workflow .snakemake

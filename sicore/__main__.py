@@ -1,6 +1,4 @@
-"""``python -m sicore run NOTEBOOK [-f FILE] [-p NAME VALUE] ...``, ``python -m sicore sweep FILE`` and
-``python -m sicore store ls|verify|gc``
-"""
+"""``python -m sicore run NOTEBOOK [-f FILE] [-p NAME VALUE] ...``; ``sweep``, ``store``, ``collect`` and ``holds``"""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sicore import __version__
 from sicore.project import project_root
-from sicore.runner import NotebookError, run
+from sicore.runner import NotebookError, check, parse_yaml, run
 from sicore.sweep import sweep
 
 if TYPE_CHECKING:
@@ -40,10 +38,24 @@ def main(words: list[str] | None = None) -> int:
     many.add_argument(
         "--dry-run", action="store_true", help="check all parameters, list what is up to date, run nothing"
     )
+    whole = commands.add_parser(
+        "collect", help="put the tables of jobs together; what is missing or double is an error"
+    )
+    whole.add_argument("tables", nargs="+", metavar="TABLE", help="CSV files with the same columns")
+    whole.add_argument(
+        "-k", "--key", action="append", nargs=2, required=True, metavar=("NAME", "VALUES"),
+        help='a column and all values that it must have, such as -k seed "[0, 1]"',
+    )  # fmt: skip
+    whole.add_argument("-o", "--output", metavar="CSV", help="write the whole, with the record of every job beside it")
+    inside = commands.add_parser("holds", help="an error when a table lacks a row that one of its parts has")
+    inside.add_argument("table", metavar="TABLE", help="the CSV file of the whole")
+    inside.add_argument("parts", nargs="+", metavar="PART", help="CSV files whose rows must stand in it")
     _add_store(commands)
     given = parser.parse_args(words)
     if given.command == "store":
         return _store(given)
+    if given.command in ("collect", "holds"):
+        return _tables(given)
     if given.command == "sweep":
         try:
             return sweep(given.file, given.only, dry_run=given.dry_run)
@@ -178,6 +190,23 @@ def _size(count: float) -> str:
         if count < 1024 or unit == "GiB":
             break
     return f"{count:.1f} {unit}"
+
+
+def _tables(given: argparse.Namespace) -> int:
+    from sicore import results  # slow to import, so only here
+
+    try:
+        if given.command == "holds":
+            count = sum(results.check_holds(given.table, part) for part in given.parts)
+            print(f"{given.table} has all {count} rows of {len(given.parts)} tables")
+        else:
+            keys = {name: check(name, parse_yaml(values), "list") for name, values in given.key}
+            rows = results.collect(given.tables, keys, given.output)
+            print(f"{len(rows)} rows of {len(given.tables)} tables, none missing and none double")
+    except (ValueError, OSError) as error:
+        print(f"sicore: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":

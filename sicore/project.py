@@ -37,6 +37,17 @@ def project_root() -> Path:
     return next((folder for folder in (here, *here.parents) if (folder / "_toc.yml").is_file()), here)
 
 
+def tables_folder(scale: str) -> Path:
+    """Where a run at ``scale`` writes its result tables.
+
+    ``results/<scale>`` in the project's folder, or the folder in the environment variable
+    ``SICORE_TABLES``: a job that computes a part of a table must not write into the whole one.
+    """
+    if folder := os.environ.get("SICORE_TABLES"):
+        return Path(folder)
+    return project_root() / "results" / scale
+
+
 def fingerprint(source: str) -> str:
     """Hash of Python code; comments, docstrings and layout do not count."""
     tree = ast.parse(source)

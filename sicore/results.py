@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import platform
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from filelock import FileLock
 from matplotlib.figure import Figure
 
 from sicore.files import cannot_write, written_aside
-from sicore.project import project_root
+from sicore.project import project_root, tables_folder
 
 _RECORDED = ("sicore", "torch", "transformers", "numpy", "pandas", "scipy")
 _OF_A_RUN = (
@@ -46,9 +47,13 @@ SEEDS = ("seeds", "few_seeds", "vision_seeds", "scene_seeds")
 
 def folder(scale: str) -> Path:
     """``results/<scale>`` in the project's folder."""
+    _check_scale(scale)
+    return project_root() / "results" / scale
+
+
+def _check_scale(scale: str) -> None:
     if not isinstance(scale, str) or not re.fullmatch(r"[a-z0-9_-]{1,40}", scale):
         raise ValueError(f"scale = {scale!r}: expected a short name of a-z, 0-9, _ and -, such as 'smoke' or 'quick'")
-    return project_root() / "results" / scale
 
 
 def write(
@@ -65,6 +70,9 @@ def write(
     keys: Sequence[str] = (),
 ) -> Path:
     """Write ``results/<scale>/<name>.csv`` with its provenance, and return the CSV's path.
+
+    With the environment variable ``SICORE_TABLES`` the files go into that folder instead
+    (see :func:`sicore.project.tables_folder`).
 
     With ``keys`` the table is added to the one that is there: old rows whose keys are not
     in ``table`` stay, those with equal keys are replaced, and all are sorted by the keys. A
@@ -97,7 +105,8 @@ def write(
     ValueError
         When a key is no column of ``table``, or none of the table that is there.
     """
-    target = folder(scale)
+    _check_scale(scale)
+    target = tables_folder(scale)
     missing = [key for key in keys if key not in table.columns]
     if missing or (keys and "run" in table.columns):
         problem = f"not in the table: {', '.join(missing)}" if missing else "the column 'run' is written here, leave it"
@@ -230,6 +239,107 @@ def _sort_key(cell: str) -> tuple[int, Any]:
 def _missing(cells: pd.Series[str]) -> str:
     """What stands in a column where a row has no value: ``nan`` among numbers and truth values, no text among texts."""
     return "nan" if all(cell in ("True", "False", "nan") or _sort_key(cell)[0] == 0 for cell in cells) else ""
+
+
+def collect(
+    tables: Sequence[str | Path], keys: Mapping[str, Sequence[Any]], output: str | Path | None = None
+) -> pd.DataFrame:
+    """Put the tables of several jobs together, one below the other, and check that the whole is complete.
+
+    Parameters
+    ----------
+    tables
+        CSV files with the same columns, each with the record that :func:`write` put beside it.
+    keys
+        Column -> all values that it must have. Every combination must be there exactly once.
+    output
+        A CSV for the whole, with the record of every job beside it; a column ``run`` says which
+        one a row comes from, as in :func:`write`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        All rows, sorted by the keys. Cells are text, as in the files: no digit changes.
+
+    Raises
+    ------
+    ValueError
+        Naming the files, columns or combinations: when columns differ, a key is no column, or
+        a combination is missing, twice there, or not asked for.
+    FileNotFoundError
+        For a table that is not there.
+    """
+    if not tables or not keys:
+        raise ValueError(f"{len(tables)} tables, keys = {dict(keys)}: expected at least one of each")
+    parts = [_part(Path(path)) for path in tables]
+    columns = list(parts[0].columns)
+    for path, part in zip(tables, parts, strict=True):
+        if list(part.columns) != columns:
+            differing = ", ".join(sorted(set(columns) ^ set(part.columns))) or "their order"
+            raise ValueError(f"{path} and {tables[0]} have other columns: {differing}")
+    if unknown := [key for key in keys if key not in columns]:
+        raise ValueError(f"keys: {', '.join(unknown)} not in {tables[0]}. Columns are {', '.join(columns)}")
+    cells = pd.concat([part.assign(run=str(i)) for i, part in enumerate(parts)], ignore_index=True)
+    found = _sort_keys(cells, list(keys))
+    where: dict[tuple[Any, ...], list[int]] = {}
+    for i, key in enumerate(found):
+        where.setdefault(key, []).append(i)
+    wanted = set(itertools.product(*([_sort_key(_as_cell(value)) for value in values] for values in keys.values())))
+
+    def described(problem: str, combinations: Iterable[tuple[Any, ...]]) -> str:
+        some = sorted(combinations)
+        lines = [
+            ", ".join(f"{name} = {value}" for name, (_, value) in zip(keys, key, strict=True))
+            + "".join(f" in {tables[int(cells['run'][i])]}" for i in where.get(key, []))
+            for key in some[:5]
+        ]
+        return f"{len(some)} rows {problem}: " + "; ".join(lines) + ("; ..." if len(some) > 5 else "")
+
+    wrong = {
+        "missing": wanted - where.keys(),
+        "double": [key for key, rows in where.items() if len(rows) > 1],
+        "not asked for": where.keys() - wanted,
+    }
+    if any(wrong.values()):
+        raise ValueError(". ".join(described(problem, some) for problem, some in wrong.items() if some))
+    cells = cells.iloc[sorted(range(len(cells)), key=found.__getitem__)].reset_index(drop=True)
+    if output is not None:
+        runs = [
+            _with_runs(part, Path(path).with_suffix(".json"))[1][0] for path, part in zip(tables, parts, strict=True)
+        ]
+        record = {"name": Path(output).stem, "rows": len(cells), "columns": list(cells.columns), "runs": runs}
+        with written_aside(output) as new_csv, written_aside(Path(output).with_suffix(".json")) as new_record:
+            new_csv.write_text(_as_csv(cells), encoding="utf-8")
+            new_record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return cells
+
+
+def check_holds(table: str | Path, part: str | Path) -> int:
+    """How many rows ``part`` has, all of which must stand in ``table``; ``ValueError`` names the first that does not.
+
+    The column ``run`` does not count, nor does the order of rows and columns.
+    """
+    whole, rows = _part(Path(table)), _part(Path(part))
+    columns = list(rows.columns)
+    if absent := [column for column in columns if column not in whole.columns]:
+        raise ValueError(f"{table} has no column {', '.join(absent)}, which {part} has")
+    there = set(whole[columns].itertuples(index=False, name=None))
+    if lost := [row for row in rows.itertuples(index=False, name=None) if row not in there]:
+        example = ", ".join(f"{name} = {value}" for name, value in zip(columns, lost[0], strict=True))
+        raise ValueError(f"{len(lost)} of {len(rows)} rows of {part} are not in {table}: {example}")
+    return len(rows)
+
+
+def _part(path: Path) -> pd.DataFrame:
+    """The cells of a table, without the column ``run``."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no table {path}")
+    return _cells(path).drop(columns="run", errors="ignore")
+
+
+def _as_cell(value: Any) -> str:
+    """A value as :func:`write` writes it."""
+    return _as_csv(pd.DataFrame({"value": [value]})).splitlines()[1].strip('"')
 
 
 def given(names: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from sicore.project import code_fingerprint, project_root
+from sicore.project import code_fingerprint, project_root, tables_folder
 
 # What a notebook may show; how it is started changes nothing in it.
 _STARTED_BY = ("__init__", "__main__", "runner", "sweep", "workflow")
@@ -63,6 +63,7 @@ def parameters_of(notebook: str | Path) -> dict[str, dict[str, str]]:
     if len(tagged) != 1:
         raise NotebookError(f"{path} has {len(tagged)} cells tagged 'parameters'; it needs exactly one")
     source = "".join(tagged[0]["source"])
+    comments = _comments(source)
     found = {}
     for node in ast.parse(source).body:
         try:
@@ -75,7 +76,7 @@ def parameters_of(notebook: str | Path) -> dict[str, dict[str, str]]:
         found[name] = {
             "type": kind,
             "default": ast.unparse(node.value),  # type: ignore[attr-defined]
-            "help": _comments(source).get(node.end_lineno or node.lineno, ""),
+            "help": comments.get(node.end_lineno or node.lineno, ""),
         }
     return found
 
@@ -235,7 +236,7 @@ def is_up_to_date(notebook: str | Path, values: Mapping[str, Any], output: str |
     """Would :func:`run` with ``if_changed`` do nothing? ``values`` as :func:`resolve` gives them."""
     notebook = Path(notebook)
     parameters = with_defaults(notebook, values)
-    table = project_root() / "results" / str(parameters.get("scale", "smoke")) / f"{notebook.stem}.csv"
+    table = tables_folder(str(parameters.get("scale", "smoke"))) / f"{notebook.stem}.csv"
     return _mark_in(Path(output) / notebook.name) == _mark(notebook, values) and _table_is_of(table, parameters)
 
 

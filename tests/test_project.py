@@ -35,7 +35,8 @@ def test_every_dependency_has_one_locked_version_inside_its_range():
         assert only.operator == "==", line
         assert requirement.name.lower() not in locked, line
         locked[requirement.name.lower()] = only.version
-    for line in PYPROJECT["project"]["dependencies"]:
+    extra = PYPROJECT["project"]["optional-dependencies"]["workflow"]
+    for line in [*PYPROJECT["project"]["dependencies"], *extra]:
         requirement = Requirement(line)
         assert requirement.specifier.contains(locked[requirement.name.lower()]), line
 
