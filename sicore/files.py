@@ -25,7 +25,7 @@ from torch import Tensor
 
 FORMAT = 1
 MAX_HEADER = 32 * 2**20
-"""Largest header of a tensor file in bytes: names, shapes and metadata."""
+"""Most bytes that the header of a tensor file, its names, shapes and metadata, may take."""
 
 # What safetensors calls the types that torch has, and their bits.
 _BITS = {
