@@ -18,7 +18,7 @@ from sicore.training import state_of, train
 
 def descend(group, device, folder, model, training, pieces=1):
     """Five steps of gradient descent on the pictures' loss, with class weights; the first process writes the end."""
-    machine = Machine(Store(folder), device=device, group=group)
+    machine = Machine(Store.open(folder), device=device, group=group)
     base = {"data": {**DATA, "seed": 0}, "model": model, "dtype": "float32"}
     call = ve._Call(ve._headed_model(base), base, machine)
     batches = ve._batches(
@@ -77,7 +77,7 @@ def test_a_base_model_whose_training_is_shared(tmp_path):
     # Adam makes a step of full length out of a gradient near zero, whose sign is rounding: so losses, not weights.
     losses = []
     for size in (1, 2):
-        machine = Machine(Store(tmp_path / str(size)), workers=1)
+        machine = Machine(Store.open(tmp_path / str(size)), workers=1)
         (base,) = ve.base_models(machine, [0], data=DATA, model=RESNET, steps=4, batch=16, every=2, data_parallel=size)
         losses.append(torch.tensor(base.history["loss"].tolist()))
     torch.testing.assert_close(*losses, rtol=0.02, atol=0.01)
