@@ -179,11 +179,21 @@ def stage(place: Place, whole: dict[str, int]) -> str:
     return max(locks, key=lambda path: path.stat().st_mtime_ns).parent.name
 
 
-def kill(process: subprocess.Popen[str], who: str) -> None:
-    """SIGKILL to everything that the command has started, to its first process, or to the notebook's kernel."""
+def is_kernel(process: psutil.Process) -> bool:
+    try:
+        return "ipykernel_launcher" in " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return False
+
+
+def kill(process: subprocess.Popen[str], who: str) -> list[psutil.Process]:
+    """SIGKILL to everything that the command has started, to its first process, or to the notebook's kernel.
+
+    Returns the other processes, of which those that were spared are to find out by themselves.
+    """
     first = psutil.Process(process.pid)
     below = first.children(recursive=True)
-    kernels = [one for one in below if "ipykernel_launcher" in " ".join(one.cmdline())]
+    kernels = [one for one in below if is_kernel(one)]
     for one in {"everything": [first, *below], "first process": [first], "kernel": kernels or [first]}[who]:
         try:
             one.send_signal(signal.SIGKILL)
@@ -192,6 +202,7 @@ def kill(process: subprocess.Popen[str], who: str) -> None:
     process.wait()
     if who == "everything":
         psutil.wait_procs(below)
+    return below
 
 
 def kills(work: Path, count: int, seed: int, keep: Callable[[pd.DataFrame], None]) -> pd.DataFrame:
@@ -219,13 +230,16 @@ def kills(work: Path, count: int, seed: int, keep: Callable[[pd.DataFrame], None
             shutil.rmtree(place.home)
             continue  # it was faster than that: no kill
         except subprocess.TimeoutExpired:
-            kill(process, who)
+            where = stage(place, objects)
+            left = place.count("*.safetensors"), place.count("*.checkpoint")
+            others = kill(process, who)
         row = {
-            "experiment": command, "killed": who, "after s": round(moment, 1), "stage": stage(place, objects),
-            "objects": place.count("*.safetensors"), "checkpoints": place.count("*.checkpoint"),
-            "temporary files": place.count(".*.tmp"), "locks held": place.held() if who == "everything" else 0,
+            "experiment": command, "killed": who, "after s": round(moment, 1), "stage": where, "objects": left[0],
+            "checkpoints": left[1], "temporary files": place.count(".*.tmp"),
+            "locks held": place.held() if who == "everything" else 0,  # whoever was left alive may hold one
             "damaged": place.damaged(), "runs to the end": place.finish(),
         }  # fmt: skip
+        row["left running"] = len(psutil.wait_procs(others, timeout=30)[1])
         row["locks held"] += place.held()
         row["damaged"] += place.damaged() + sum(
             file.state in ("damaged", "outdated") for file in store.contents(place.store)
@@ -233,8 +247,6 @@ def kills(work: Path, count: int, seed: int, keep: Callable[[pd.DataFrame], None
         row["equal"] = place.tables() == tables
         rows.append(row)
         print(f"{len(rows)}/{count}", row, flush=True)
-        if not row["equal"]:
-            shutil.copytree(place.home, work / f"unequal-{len(rows)}", symlinks=True)
         shutil.rmtree(place.home)
         keep(pd.DataFrame(rows))
     return pd.DataFrame(rows)
@@ -247,6 +259,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         {
             "experiment": name, "stage": where, "kills": len(rows), "equal tables": int(rows["equal"].sum()),
             "with a checkpoint": int((rows["checkpoints"] > 0).sum()), "locks held": int(rows["locks held"].sum()),
+            "left running": int(rows["left running"].sum()),
             "damaged files": int(rows["damaged"].sum()), "most runs to the end": int(rows["runs to the end"].max()),
         } for (name, where), rows in groups
     ]  # fmt: skip
@@ -373,7 +386,9 @@ def main() -> None:
     if given.kills:
         each = tables["faults_kills"]
         good.append(
-            len(each) == given.kills and each["equal"].all() and not each[["damaged", "locks held"]].any(axis=None)
+            len(each) == given.kills
+            and each["equal"].all()
+            and not each[["damaged", "locks held", "left running"]].any(axis=None)
         )
     if not given.no_disks:
         each = tables["faults_disks"]
