@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -194,6 +195,8 @@ class Holder:
         )  # fmt: skip
 
     def says(self) -> list[str]:
+        ready, _, _ = select.select([self.process.stdout], [], [], 120)
+        assert ready, "still waiting for a slot"
         return self.process.stdout.readline().split()
 
     def waits(self) -> bool:
