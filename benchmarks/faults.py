@@ -90,12 +90,15 @@ def noted(specs, *rest):
 ex._train_bases = noted
 settings = dict(p=3, numbers=20, n_layer=1, n_embd=32, n_head=2, train_pairs=200, validation_pairs=50, test_pairs=50,
                 steps=40, batch=20, every=20, target=None)
-children = []
+children, (begin, ready) = [], os.pipe()
 for number in range(8):
     if not (child := os.fork()):
+        os.close(ready)
+        os.read(begin, 1)  # until all are there
         ex.base_models(machine, [(2 * number + i) % 11 for i in range(5)], **settings)
         os._exit(0)
     children.append(child)
+os.close(ready)
 sys.exit(any(os.waitpid(child, 0)[1] for child in children))
 """
 

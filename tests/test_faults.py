@@ -310,18 +310,21 @@ def job(specs, machine, progress):
     import time
     for spec in specs:
         os.write(log, f"{spec['seed']}\\n".encode())
-        time.sleep(0.02)
+        time.sleep(0.1)
         machine.store.put("thing", spec, {"w": torch.full((5,), float(spec["seed"]))}, {})
 
 cost = jobs.Cost(lambda spec: 1, lambda spec: 1.0, lambda spec: 1, lambda spec: {})
-children = []
+children, (begin, ready) = [], os.pipe()
 for number in range(8):
     if not (child := os.fork()):
-        specs = [{"seed": (3 * number + i) % 13} for i in range(9)]
+        os.close(ready)
+        os.read(begin, 1)  # until all are there
+        specs = [{"seed": (number + i) % 13} for i in range(9)]
         found = jobs.make("thing", specs, machine, job, cost)
         good = all(float(tensors["w"][0]) == spec["seed"] for spec, (tensors, _) in zip(specs, found))
         os._exit(0 if good else 1)
     children.append(child)
+os.close(ready)
 sys.exit(any(os.waitpid(child, 0)[1] for child in children))
 """
 
