@@ -8,6 +8,9 @@ import pandas as pd
 
 from sicore.measure import mean_interval
 
+FAR_OFF = (5.0, 0.1)
+"""From how many deviations on, and from how far, a run lies far off the others of its kind (:func:`far_off`)."""
+
 
 def curve_means(table: pd.DataFrame, by: Sequence[str], value: str = "test_accuracy") -> pd.DataFrame:
     """One number for a whole curve: the mean over the sample numbers, per group, seed and draw.
@@ -93,3 +96,34 @@ def spreads(table: pd.DataFrame, value: str = "test_accuracy") -> pd.DataFrame:
         between = max(float(wide.mean(axis=1).var()) - within / draws, 0.0)
         rows.append((start, n, within**0.5, between**0.5, bases, draws))
     return pd.DataFrame(rows, columns=["start", "n_disambiguation", "within", "between", "bases", "draws"])
+
+
+def far_off(table: pd.DataFrame, alike: Sequence[str], value: str = "test_accuracy") -> pd.Series[bool]:
+    """Which runs lie far off the usual range of the other seeds?
+
+    For each row the others with equal ``alike`` give a median and a median absolute deviation,
+    times 1.4826 an estimate of the standard deviation that a few odd runs do not spoil. Far off
+    is a row more than 5 such deviations and more than 0.1 (of an accuracy or a bias) away
+    (:data:`FAR_OFF`). With fewer than five values nothing is usual, and no row is marked; nor is
+    one without a value.
+
+    A mark is no reason to leave a row out: it says where to look.
+
+    Examples
+    --------
+    >>> runs = pd.DataFrame({"start": ["full"] * 5, "test_accuracy": [0.90, 0.91, 0.92, 0.93, 0.40]})
+    >>> far_off(runs, ["start"]).tolist()
+    [False, False, False, False, True]
+    """
+    deviations, least = FAR_OFF
+    marked = pd.Series(False, index=table.index)
+    for _, part in table.groupby(list(alike), sort=False, dropna=False):
+        values = part[value].dropna()
+        if len(values) < 5:
+            continue
+        for row in values.index:
+            others = values.drop(row)
+            middle = others.median()
+            usual = 1.4826 * (others - middle).abs().median()
+            marked[row] = abs(values[row] - middle) > max(deviations * usual, least)
+    return marked

@@ -110,7 +110,7 @@ def points(table: pd.DataFrame, reference: pd.DataFrame | None = None, *, test_p
         ``n_layer``, ``condition``, ``behaviour``, ``n_disambiguation``, ``published``,
         ``mean``, ``half_width`` (of the mean's 95 % confidence interval over seeds), ``seeds``,
         ``gap`` (mean - published), ``low``, ``high`` and ``inside``. With one seed, the
-        intervals are nan and ``inside`` is missing.
+        intervals are nan and ``inside`` is missing. A point at which a run diverged is left out.
     """
     if test_pairs < 1:
         raise ValueError(f"test_pairs = {test_pairs}: expected 1 or more")
@@ -238,12 +238,15 @@ def _renamed(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _runs(table: pd.DataFrame) -> pd.DataFrame:
-    """The table's columns that matter, checked."""
+    """The table's columns that matter, checked, without the points at which a run diverged."""
     columns = [*POINT, "seed", "test_accuracy"]
     if missing := [column for column in columns if column not in table]:
         raise ValueError(f"table has no column {missing[0]!r}: expected {', '.join(columns)}")
-    runs = table.loc[table["test_accuracy"].notna(), columns].reset_index(drop=True)
-    runs["behaviour"] = runs["behaviour"].astype(object).fillna("").astype(str)
+    runs = table.assign(behaviour=table["behaviour"].astype(object).fillna("").astype(str))
+    if "diverged" in runs:  # of the seeds that are left a mean would say too much
+        lost = runs.groupby(POINT)["diverged"].transform("count") > 0
+        runs = runs[~lost]
+    runs = runs.loc[runs["test_accuracy"].notna(), columns].reset_index(drop=True)
     wrong = runs.loc[~runs["test_accuracy"].between(0, 1), "test_accuracy"]
     if len(wrong):
         raise ValueError(f"test_accuracy = {wrong.iloc[0]:g}: expected a share from 0 to 1")

@@ -68,6 +68,8 @@ def write(
     dtype: str | None = None,
     began: float | None = None,
     keys: Sequence[str] = (),
+    alike: Sequence[str] = (),
+    outcome: str = "test_accuracy",
 ) -> Path:
     """Write ``results/<scale>/<name>.csv`` with its provenance, and return the CSV's path.
 
@@ -99,11 +101,16 @@ def write(
     keys
         Columns that say which rows belong together, such as ``("n_layer", "seed")``: a run
         replaces all rows of an old combination that it has itself, and no others.
+    alike
+        Columns in which runs of other seeds agree. With them a column ``far_off`` marks the rows whose
+        ``outcome`` lies far off the others' (:func:`sicore.analysis.far_off`); they stay in every average, and
+        the record says how many they are.
 
     Raises
     ------
     ValueError
-        When a key is no column of ``table``, or none of the table that is there.
+        When a key is no column of ``table``, or none of the table that is there; when ``alike`` or
+        ``outcome`` names no column.
     """
     _check_scale(scale)
     target = tables_folder(scale)
@@ -111,6 +118,13 @@ def write(
     if missing or (keys and "run" in table.columns):
         problem = f"not in the table: {', '.join(missing)}" if missing else "the column 'run' is written here, leave it"
         raise ValueError(f"keys = {list(keys)!r}: {problem}. Columns are {', '.join(map(str, table.columns))}")
+    if alike:
+        if absent := [column for column in (*alike, outcome) if column not in table.columns]:
+            raise ValueError(
+                f"alike = {list(alike)!r}, outcome = {outcome!r}: not in the table: {', '.join(absent)}. "
+                f"Columns are {', '.join(map(str, table.columns))}"
+            )
+        table = _marked(table, alike, outcome)
     for suffix, figure in (figures or {}).items():
         with written_aside(target / f"{name}{suffix}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=160, metadata={"Software": None})
@@ -128,6 +142,7 @@ def write(
         "dtype": dtype,
         "wall_seconds": None if began is None else round(time.monotonic() - began, 1),
         "diverged": int(table["diverged"].notna().sum()) if "diverged" in table else 0,
+        **({"far_off": int(table["far_off"].sum())} if alike else {}),
     }
     csv, record = target / f"{name}.csv", target / f"{name}.json"
     if not keys:
@@ -135,10 +150,22 @@ def write(
         return csv
     with _locked(name, scale):
         cells, runs = _merged(csv, _cells(io.StringIO(_as_csv(table))), provenance, keys)
+        if alike:  # of the whole table: what is usual may have changed with the new rows
+            cells = _marked(cells, alike, outcome)
+            provenance["far_off"] = int(cells["far_off"].sum())
         lost = int((cells["diverged"] != "").sum()) if "diverged" in cells else 0
         provenance |= {"rows": len(cells), "columns": list(cells.columns), "runs": runs, "diverged": lost}
         _write_both(csv, cells, record, provenance)
     return csv
+
+
+def _marked(table: pd.DataFrame, alike: Sequence[str], outcome: str) -> pd.DataFrame:
+    """The table with its column ``far_off``; its cells may be text."""
+    from sicore.analysis import far_off  # slow to import
+
+    values = table.assign(**{outcome: pd.to_numeric(table[outcome], errors="coerce")})
+    marks = far_off(values, alike, outcome)
+    return table.assign(far_off=marks)
 
 
 def _write_both(csv: Path, table: pd.DataFrame, record: Path, provenance: Mapping[str, Any]) -> None:

@@ -109,3 +109,31 @@ def test_spreads_need_two_of_both_and_none_missing(keep):
     ])  # fmt: skip
     with pytest.raises(ValueError, match="expected two or more of both"):
         analysis.spreads(rows[keep(rows)])
+
+
+def seeds(values, **columns):
+    return pd.DataFrame({"start": "a", "seed": range(len(values)), "test_accuracy": values} | columns)
+
+
+def test_far_off_is_five_deviations_of_the_others_and_a_tenth():
+    # The others of the last: median 0.5, median absolute deviation 0.04, so usual is 0.0593 and far from 0.2965 on.
+    others = [0.42, 0.46, 0.5, 0.54, 0.58]
+    for last, told in ((0.79, False), (0.80, True), (0.21, False), (0.20, True)):
+        assert analysis.far_off(seeds([*others, last]), ["start"]).tolist() == [False] * 5 + [told]
+    # Where the others agree, a tenth is still usual.
+    for last, told in ((0.601, True), (0.599, False)):
+        assert analysis.far_off(seeds([0.5] * 5 + [last]), ["start"]).tolist()[-1] is told
+
+
+def test_far_off_needs_five_values_of_one_kind():
+    few = seeds([0.9, 0.9, 0.9, 0.1])
+    assert not analysis.far_off(few, ["start"]).any()
+    lost = pd.concat([few, seeds([float("nan")])], ignore_index=True)
+    assert not analysis.far_off(lost, ["start"]).any()
+    two_kinds = pd.concat([few, seeds([0.1] * 5, start="b")], ignore_index=True)
+    assert not analysis.far_off(two_kinds, ["start"]).any()
+    assert analysis.far_off(two_kinds, ["test_accuracy"]).sum() == 0
+    assert analysis.far_off(pd.concat([few, seeds([0.9])], ignore_index=True), ["start"]).tolist() == [False] * 3 + [
+        True,
+        False,
+    ]

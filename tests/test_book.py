@@ -117,7 +117,9 @@ def test_run_card_says_when_the_code_had_local_changes():
     assert run_card.facts({"commit": "0123456789abc", "changed_since_commit": False}) == {"Commit": "0123456789"}
     (told,) = run_card.facts({"diverged": 2, "rows": 30}).items()
     assert told == ("Diverged", "2 of 30 rows: empty in the table, averages with them are dashes")
-    assert run_card.facts({"diverged": 0, "rows": 30}) == {}
+    (told,) = run_card.facts({"far_off": 1, "rows": 30}).items()
+    assert told == ("Far off", "1 of 30 rows, from the other seeds': marked in the table, kept in the averages")
+    assert run_card.facts({"diverged": 0, "far_off": 0, "rows": 30}) == {}
     assert [run_card.duration(seconds) for seconds in (48.2, 372, 9000)] == ["48 s", "6 min 12 s", "2 h 30 min"]
 
 

@@ -156,6 +156,13 @@ def test_a_missing_behaviour_is_none_and_a_run_without_accuracy_does_not_count()
     assert found[["behaviour", "seeds"]].values.tolist() == [["", 2]]
 
 
+def test_a_point_at_which_a_run_diverged_is_not_averaged_over_the_others():
+    table = runs((SUBNETWORK, {100: [0.5, 0.6, math.nan], 250: [0.5, 0.6, 0.7]}))
+    assert points(table)["n_disambiguation"].tolist() == [100, 250]
+    table["diverged"] = table["test_accuracy"].isna().map({True: 120.0, False: math.nan})
+    assert points(table)["n_disambiguation"].tolist() == [250]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -220,3 +220,38 @@ def test_processes_that_write_at_once_do_not_lose_each_others_rows(home):
     runs = record(home)["runs"]
     assert [runs[i]["parameters"]["seed"] for i in table["run"]] == table["seed"].tolist()
     assert [path.name for path in (home / ".store" / "locks").iterdir()] == ["paper.x.lock"]
+
+
+def test_a_run_far_off_its_seeds_is_marked_in_the_table_and_counted(home):
+    def write(values, keys=(), first=0):
+        table = pd.DataFrame({"start": "a", "seed": range(first, first + len(values)), "score": values})
+        results.write(
+            "x",
+            "smoke",
+            table,
+            parameters={"seeds": table["seed"].tolist()},
+            keys=keys,
+            alike=["start"],
+            outcome="score",
+        )
+        found = results.read("x", "smoke")
+        told = json.loads((home / "results" / "smoke" / "x.json").read_text())
+        return found.set_index("seed")["far_off"].to_dict(), told["far_off"]
+
+    marks, count = write([0.9, 0.9, 0.9, 0.1])  # four are too few to say
+    assert (sum(marks.values()), count) == (0, 0)
+    # One more makes five: now the old row is marked too.
+    marks, count = write([0.9, 0.9, 0.9, 0.1], keys=["start", "seed"])
+    assert count == 0
+    marks, count = write([0.9], keys=["start", "seed"], first=4)
+    assert marks == {0: False, 1: False, 2: False, 3: True, 4: False}
+    assert count == 1
+    # It is kept: nothing but the mark is added.
+    assert results.read("x", "smoke")["score"].tolist() == [0.9, 0.9, 0.9, 0.1, 0.9]
+
+
+@pytest.mark.parametrize("wrong", [{"alike": ["nope"]}, {"alike": ["condition"], "outcome": "nope"}])
+def test_a_column_that_marks_need_and_that_is_not_there_is_named(home, wrong):
+    with pytest.raises(ValueError, match=r"nope.*Columns are condition, seed, test_accuracy"):
+        results.write("x", "smoke", TABLE, parameters={}, **wrong)
+    assert not (home / "results").exists()

@@ -39,7 +39,7 @@ def facts(record: dict[str, Any]) -> dict[str, str]:
     seeds = record.get("seeds") or []
     runs = record.get("runs") or []
     commit = str(record.get("commit") or "")[:10]
-    lost = record.get("diverged")
+    lost, far = record.get("diverged"), record.get("far_off")
     values = {
         "Scale": record.get("scale"),
         "Seeds": f"{len(seeds)} ({', '.join(map(str, seeds))})" if seeds else None,
@@ -50,6 +50,9 @@ def facts(record: dict[str, Any]) -> dict[str, str]:
         "Runs": f"{len(runs)}, merged into one table; above is the latest" if len(runs) > 1 else None,
         "Diverged": f"{lost} of {record['rows']} rows: empty in the table, averages with them are dashes"
         if lost
+        else None,
+        "Far off": f"{far} of {record['rows']} rows, from the other seeds': marked in the table, kept in the averages"
+        if far
         else None,
         "torch": (record.get("versions") or {}).get("torch"),
     }
