@@ -45,14 +45,24 @@ COMMANDS = {
     "arithmetic": ["run", "notebooks/03_transfer.ipynb", *(w for pair in ARITHMETIC.items() for w in ("-p", *pair))],
     "vision": ["run", "notebooks/10_shape_transfer.ipynb", *(w for pair in VISION.items() for w in ("-p", *pair))],
     "sweep": ["sweep", "sweep.yaml"],
+    "workflow": ["--profile", "workflow/profiles/local", "--cores", "2", "--config", "sweep=jobs.yaml"],
 }
-SWEEP = f"""
+SWEEPS = {
+    "sweep.yaml": f"""
 runs:
   - {{name: base, notebook: notebooks/01_base_model.ipynb, parameters: {{seeds: [0]}}}}
   - name: transfer
     notebook: notebooks/03_transfer.ipynb
     parameters: {{{", ".join(f"{name}: {value}" for name, value in ARITHMETIC.items())}}}
-"""
+""",
+    "jobs.yaml": """
+runs:
+  - name: depths
+    notebook: notebooks/04_depths.ipynb
+    parameters:
+      {n_layers: [1], few_seeds: [0, 1], n_disambiguation: [200], discovery_steps: 100, depth_starts: [subnetwork]}
+""",
+}
 
 # Checkpoints every fifth of a second instead of every minute: these experiments are short.
 OFTEN = """
@@ -121,17 +131,26 @@ class Place:
             (self.home / "notebooks").symlink_to(PROJECT / "notebooks")
             (self.home / "results").mkdir()
             (self.home / "results" / "published").symlink_to(PROJECT / "results" / "published")
-            (self.home / "sweep.yaml").write_text(SWEEP)
+            for name, text in SWEEPS.items():
+                (self.home / name).write_text(text)
+            if self.command == "workflow":  # Snakemake has its folder and its lock where it is started
+                shutil.copytree(PROJECT / "workflow", self.home / "workflow")
+                (self.home / "_toc.yml").touch()
         words = [
-            str(self.home / word) if word.endswith((".ipynb", ".yaml")) else word for word in COMMANDS[self.command]
+            str(self.home / word) if word.endswith((".ipynb", "sweep.yaml")) else word
+            for word in COMMANDS[self.command]
         ]
+        program = "snakemake" if self.command == "workflow" else "sicore"
         if self.shelf:
             words += ["-p", "store", str(self.shelf)]
         paths = [str(self.home.parent / "often"), str(PROJECT), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {"SICORE_HOME": str(self.home), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        command, log = [sys.executable, "-m", program, *words], (self.home / "log").open("a")
+        if (self.home / ".snakemake").exists():  # as its message says
+            subprocess.run([*command, "--unlock"], env=environment, cwd=self.home, stdout=log, stderr=log, check=True)
         return subprocess.Popen(
-            [sys.executable, "-m", "sicore", *words], env=environment, cwd=self.home, start_new_session=True, text=True,
-            stdout=subprocess.DEVNULL, stderr=(self.home / "log").open("a"),
+            command, env=environment, cwd=self.home, start_new_session=True, text=True, stdout=subprocess.DEVNULL,
+            stderr=log,
         )  # fmt: skip
 
     def said(self) -> str:

@@ -154,7 +154,7 @@ def test_every_number_on_a_page_has_a_result():
         pytest.skip("no results at the quick scale yet: run `make book`")
     known = {
         f"{scale}{path.stem}.{key}"
-        for scale in ("", "paper/")
+        for scale in ("", "paper/", "vit/")
         for path in (folder if not scale else ROOT / "results" / scale).glob("*.json")
         for key in json.loads(path.read_text(encoding="utf-8")).get("numbers", {})
     }
