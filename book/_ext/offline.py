@@ -33,7 +33,7 @@ NO_SUMMARIES = "if (location.protocol === 'file:') DOCUMENTATION_OPTIONS.SHOW_SE
 """A page that was opened as a file may not read others, so the search shows titles without an excerpt."""
 
 RULES = """/* Icons: a part of Font Awesome Free (SIL Open Font License 1.1), see vendor/fontawesome. */
-@font-face { font-family: "Font Awesome 6 Free"; font-weight: 900; src: url(data:font/woff;base64,FONT) format("woff"); }
+@font-face { font-family: "Font Awesome 6 Free"; font-weight: 900; src: url(data:font/woff;base64,FONT); }
 :root { --fa-font-solid: normal 900 1em/1 "Font Awesome 6 Free"; }
 .fas, .fa-solid { font: var(--fa-font-solid); display: inline-block; -webkit-font-smoothing: antialiased; }
 .fa-lg { font-size: 1.25em; vertical-align: -0.075em; }
