@@ -1,7 +1,16 @@
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
+from playwright.sync_api import Browser, sync_playwright
 
 from sicore.models import gpt2
+
+ROOT = Path(__file__).parents[1]
 
 torch.set_num_threads(1)
 
@@ -24,3 +33,48 @@ def tiny_gpt2():
         return gpt2(vocab=vocab, n_layer=n_layer, n_embd=n_embd, n_head=n_head, seed=seed, **sizes)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory) -> Path:
+    """The book, built with warnings as errors from the working tree into a folder of its own.
+
+    Its notebooks are those executed last, at any scale, or the sources where none was.
+    """
+    folder = tmp_path_factory.mktemp("book")
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("book", "notebooks", "params", "results"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("runs", "__pycache__"))
+    (folder / "book" / "runs").mkdir()
+    for source in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        executed = [ROOT / "book" / "runs" / source.name, ROOT / "runs" / "smoke" / source.name]
+        shutil.copy(next((path for path in executed if path.is_file()), source), folder / "book" / "runs")
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-W", "-n", "--keep-going"],
+        cwd=folder, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return folder / "_build" / "html"
+
+
+def chromium() -> str | None:
+    """A Chromium or Chrome of this machine; None leaves it to the one that playwright keeps."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next((path for path in map(shutil.which, names) if path), None)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium without a window.
+
+    For one module only: while it is there, an event loop runs, and nothing else can start one.
+    """
+    with sync_playwright() as playwright:
+        path = chromium() or playwright.chromium.executable_path
+        if not Path(path).is_file():
+            pytest.skip("no Chromium: install one, or run `playwright install chromium`")
+        # The sandbox cannot be had as root; the pages are our own.
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()

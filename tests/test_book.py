@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -265,29 +264,6 @@ def css_loads(text: str) -> list[str]:
 
 def is_outside(address: str) -> bool:
     return address.strip().startswith(("http:", "https:", "//"))
-
-
-@pytest.fixture(scope="module")
-def html(tmp_path_factory) -> Path:
-    """The book, built with warnings as errors from the working tree into a folder of its own.
-
-    Its notebooks are those executed last, at any scale, or the sources where none was.
-    """
-    folder = tmp_path_factory.mktemp("book")
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, folder)
-    for name in ("book", "notebooks", "params", "results"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("runs", "__pycache__"))
-    (folder / "book" / "runs").mkdir()
-    for source in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        executed = [ROOT / "book" / "runs" / source.name, ROOT / "runs" / "smoke" / source.name]
-        shutil.copy(next((path for path in executed if path.is_file()), source), folder / "book" / "runs")
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-W", "-n", "--keep-going"],
-        cwd=folder, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return folder / "_build" / "html"
 
 
 @pytest.fixture(scope="module")
