@@ -495,7 +495,7 @@ class ClaimsRules(SphinxDirective):
         entries = nodes.definition_list()
         for name, rule in RULES.items():
             identity = f"rule-{name.replace('_', '-')}"
-            term = nodes.term("", name.replace("_", " "), ids=[identity], names=[identity])
+            term = nodes.term("", name.replace("_", " "), ids=[identity])
             entries += nodes.definition_list_item("", term, nodes.definition("", nodes.paragraph(rule.text, rule.text)))
         return [entries]
 
