@@ -43,6 +43,7 @@ USES = {
     "06_variants": ("02_discovery", DEPTHS),
     "07_checks": ("02_discovery", DEPTHS),
     "10_shape_transfer": ("09_shape_subnetwork",),
+    "11_audit": ("02_discovery", "03_transfer"),
 }
 """Notebook -> those whose trained models it reads. It would train them itself if it did not wait for them."""
 

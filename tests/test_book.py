@@ -122,6 +122,105 @@ def test_run_card_says_when_the_code_had_local_changes():
     assert [run_card.duration(seconds) for seconds in (48.2, 372, 9000)] == ["48 s", "6 min 12 s", "2 h 30 min"]
 
 
+PARAMETERS_CELL = """\
+scale: str = "smoke"  # folder
+seeds: list[int] = [0, 1]  # chains
+lr: float = 0.1  # rate
+formula: str = "ab"  # task
+workers: int = 0  # processes
+"""
+
+
+def small_project(folder: Path) -> None:
+    """A notebook with five parameters, and a parameter file for it."""
+    (folder / "notebooks").mkdir(parents=True)
+    (folder / "params").mkdir()
+    (folder / "params" / "quick.yaml").write_text("scale: quick\nseeds: [0, 1, 2]\n", encoding="utf-8")
+    cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": PARAMETERS_CELL}
+    (folder / "notebooks" / "01_x.ipynb").write_text(json.dumps({"cells": [cell]}), encoding="utf-8")
+
+
+def test_the_command_of_a_run_card_gives_what_the_parameter_file_does_not(tmp_path):
+    small_project(tmp_path)
+    line = "python -m sicore run notebooks/01_x.ipynb -f params/quick.yaml"
+    same = {"scale": "quick", "seeds": [0, 1, 2], "lr": 0.1, "formula": "ab", "workers": 0}
+    assert run_card.command(tmp_path, "01_x", "quick", same) == line
+    # How many processes computed it changes nothing, and where its store was is nobody's business.
+    assert run_card.command(tmp_path, "01_x", "quick", same | {"workers": 7, "store": "/there"}) == line
+    other = same | {"seeds": [5], "lr": 1e-4, "formula": "a + ab"}
+    assert run_card.command(tmp_path, "01_x", "quick", other) == (
+        line + " -p seeds '[5]' -p lr 0.0001 -p formula 'a + ab'"
+    )
+    assert run_card.command(tmp_path, "01_x", "mine", same | {"scale": "mine"}) == (
+        "python -m sicore run notebooks/01_x.ipynb -p scale mine -p seeds '[0, 1, 2]'"
+    )
+
+
+def test_the_command_of_a_run_card_leads_back_to_its_parameters(tmp_path):
+    """What the shell makes of the line, read by the runner, is what had been run."""
+    import shlex
+
+    from sicore.runner import resolve, with_defaults
+
+    small_project(tmp_path)
+    wanted = {"scale": "quick", "seeds": [3, 4], "lr": 3e-05, "formula": "it's a^2 + ab", "workers": 0}
+    words = shlex.split(run_card.command(tmp_path, "01_x", "quick", wanted))
+    given = {words[i + 1]: words[i + 2] for i, word in enumerate(words) if word == "-p"}
+    notebook = tmp_path / "notebooks" / "01_x.ipynb"
+    assert with_defaults(notebook, resolve(notebook, [tmp_path / "params" / "quick.yaml"], given)) == wanted
+
+
+def test_committed_records_have_a_command_that_leads_back_to_them():
+    import shlex
+
+    from sicore.runner import resolve, with_defaults
+
+    checked = 0
+    for path in sorted((ROOT / "results").glob("*/*.json")):
+        notebook = ROOT / "notebooks" / f"{path.stem}.ipynb"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not notebook.is_file():
+            continue
+        for run in record.get("runs") or [record]:
+            words = shlex.split(run_card.command(ROOT, path.stem, record["scale"], run["parameters"]))
+            given = {words[i + 1]: words[i + 2] for i, word in enumerate(words) if word == "-p"}
+            files = [ROOT / words[i + 1] for i, word in enumerate(words) if word == "-f"]
+            again = with_defaults(notebook, resolve(notebook, files, given))
+            for name, value in run["parameters"].items():
+                if name in again and name not in run_card.OF_THE_MACHINE:
+                    assert again[name] == value, f"{path}: {name}"
+                    checked += 1
+    assert checked > 100
+
+
+def test_the_card_of_a_page_says_when_and_at_which_scale_the_page_was_executed():
+    papermill = {"start_time": "2026-11-21T15:56:06+00:00", "duration": 61.2, "parameters": {"scale": "quick"}}
+    assert run_card.page_facts({"papermill": papermill}) == {
+        "This page": "executed on 2026-11-21 at the quick scale, in 1 min 1 s"
+    }
+    assert run_card.page_facts({"papermill": papermill | {"parameters": {}}})["This page"].count("smoke scale")
+    assert "not executed" in run_card.page_facts({"sicore": {"not_executed": True}})["This page"]
+    assert run_card.page_facts({}) == {}
+
+
+def test_a_notebook_page_gets_its_card_without_asking():
+    class App:
+        class env:
+            @staticmethod
+            def doc2path(name: str) -> str:
+                return f"/x/{name}.ipynb"
+
+    def read(name: str, text: str) -> str:
+        source = [json.dumps({"cells": [{"cell_type": "markdown", "source": [text]}]})]
+        run_card.add_card(App, name, source)
+        return "".join(json.loads(source[0])["cells"][0]["source"])
+
+    assert read("book/runs/01_x", "# Title").endswith("```{run-card} 01_x\n```\n")
+    typed = "# Title\n\n```{run-card} 01_x\n```"
+    assert read("book/runs/01_x", typed) == typed
+    assert read("book/elsewhere", "# Title") == "# Title"
+
+
 def test_parameter_rows_say_same_where_a_scale_changes_nothing():
     parameters = [("n", "int", 2, "layers"), ("lr", "float", 0.1, "rate")]
     rows = parameters_table.table_rows(parameters, {"smoke": {}, "quick": {"n": 2}, "paper": {"n": 12}})
@@ -291,6 +390,17 @@ def test_built_pages_load_nothing_from_outside(html, pages):
     for path, page in pages.items():
         for script in page.scripts:
             assert "https://" not in script, f"{path}: an inline script names an outside address"
+
+
+def test_every_experiments_page_has_one_run_card_with_its_command(html, pages):
+    for source in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        text = (html / "book" / "runs" / f"{source.stem}.html").read_text(encoding="utf-8")
+        (card,) = re.findall(r'<div class="run-card.*?</details>.*?</div>', text, re.DOTALL)
+        words = re.sub("<[^>]*>", "", card)
+        assert f"python -m sicore run notebooks/{source.name} -f params/quick.yaml" in words
+        for label in ("Scale", "Seeds", "Device", "Commit", "Versions", "Wall time"):
+            assert label in words, f"{source.stem}: no {label}"
+        assert "parameters" in words
 
 
 def test_built_images_have_text_for_those_who_cannot_see_them(html, pages):

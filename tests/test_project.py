@@ -53,6 +53,7 @@ def test_there_are_notebooks():
         "08_scenes",
         "09_shape_subnetwork",
         "10_shape_transfer",
+        "11_audit",
     ]
 
 

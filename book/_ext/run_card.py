@@ -4,12 +4,18 @@
     ```
 
 (or ``paper/03_transfer``, for another scale than the book's) shows scale, seeds, device, wall
-time, commit and library version from ``results/<scale>/03_transfer.json``, the command that
-repeats the run, and links to the table (CSV) and the record (JSON).
+time, commit and library versions from ``results/<scale>/03_transfer.json``, all parameters, the
+command that repeats the run, and links to the table (CSV) and the record (JSON).
+
+Every notebook page (``book/runs/``) gets its card below its title, unless one stands in its first
+cell; there the card also says when and at which scale the page itself was executed.
 """
 
 from __future__ import annotations
 
+import json
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +24,12 @@ from numbers_role import MissingResult, logger, read_result, scale_and_name
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+
+from sicore.runner import NotebookError, resolve, with_defaults
+
+OF_THE_MACHINE = ("scale", "store", "workers")
+"""Parameters that a command does not repeat: they change no result, or are in the file it names."""
+RUNS = "book/runs/"
 
 
 def duration(seconds: float) -> str:
@@ -54,9 +66,52 @@ def facts(record: dict[str, Any]) -> dict[str, str]:
         "Far off": f"{far} of {record['rows']} rows, from the other seeds': marked in the table, kept in the averages"
         if far
         else None,
-        "torch": (record.get("versions") or {}).get("torch"),
+        "Versions": ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items()),
     }
     return {label: str(value) for label, value in values.items() if value}
+
+
+def page_facts(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """What the card says of the page itself, from an executed notebook's metadata."""
+    if metadata.get("sicore", {}).get("not_executed"):
+        return {"This page": "text and code, not executed here"}
+    papermill = metadata.get("papermill") or {}
+    if not papermill.get("start_time"):
+        return {}
+    scale = (papermill.get("parameters") or {}).get("scale", "smoke")
+    day, seconds = str(papermill["start_time"])[:10], float(papermill.get("duration") or 0)
+    return {"This page": f"executed on {day} at the {scale} scale, in {duration(seconds)}"}
+
+
+def changes(parameters: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a run that a parameter file does not give; both have all of a notebook's.
+
+    >>> changes({"scale": "quick", "seeds": [0, 1], "p": 7}, {"scale": "quick", "seeds": [0], "p": 7})
+    {'seeds': [0, 1]}
+    """
+    return {
+        name: value
+        for name, value in parameters.items()
+        if name not in OF_THE_MACHINE and name in expected and value != expected[name]
+    }
+
+
+def command(root: Path, name: str, scale: str, parameters: Mapping[str, Any] | None) -> str:
+    """The line that repeats a run: the scale's parameter file, and ``-p`` for what was given beside it."""
+    notebook, file = root / "notebooks" / f"{name}.ipynb", root / "params" / f"{scale}.yaml"
+    line = f"python -m sicore run notebooks/{name}.ipynb -f params/{scale}.yaml"
+    if not parameters or not notebook.is_file():
+        return line
+    try:
+        expected = with_defaults(notebook, resolve(notebook, [file] if file.is_file() else []))
+    except NotebookError:  # a notebook of today that a file of today does not fit is told by the tests
+        return line
+    given = changes(parameters, expected)
+    if not file.is_file():
+        line, given = f"python -m sicore run notebooks/{name}.ipynb", {"scale": scale, **given}
+    # A text as it is, all else as JSON, which is YAML.
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in given.items()}
+    return line + "".join(f" -p {key} {shlex.quote(text)}" for key, text in texts.items())
 
 
 class RunCard(SphinxDirective):
@@ -74,10 +129,14 @@ class RunCard(SphinxDirective):
             logger.warning("run-card %r: %s", name, error, location=self.get_location(), type="num")
             return []
         listing = nodes.field_list()
-        for label, value in facts(record).items():
+        for label, value in (facts(record) | self.of_the_page()).items():
             listing += nodes.field("", nodes.field_name("", label), nodes.field_body("", nodes.paragraph("", value)))
-        command = f"python -m sicore run notebooks/{name}.ipynb -f params/{scale}.yaml"
-        rerun = nodes.literal_block(command, command, language="bash")
+        root = Path(self.env.srcdir)
+        runs = [run.get("parameters") or {} for run in record.get("runs") or [record]]
+        lines = "\n".join(dict.fromkeys(command(root, name, scale, parameters) for parameters in runs))
+        for file in (f"notebooks/{name}.ipynb", f"params/{scale}.yaml"):
+            self.env.note_dependency(str(root / file))
+        rerun = nodes.literal_block(lines, lines, language="bash")
         links = nodes.paragraph("", "Download: ")
         for text, end in (("table (CSV)", "csv"), ("record (JSON)", "json")):
             # A leading slash means the book's root; Sphinx copies the file into _downloads.
@@ -85,11 +144,43 @@ class RunCard(SphinxDirective):
             label = nodes.inline(text, text)
             links += addnodes.download_reference("", "", label, refdoc=self.env.docname, reftarget=target)
             links += nodes.Text(" · " if end == "csv" else "")
-        return [nodes.container("", listing, rerun, links, classes=["run-card"])]
+        card = [listing, rerun, *all_parameters(record.get("parameters") or {}), links]
+        return [nodes.container("", *card, classes=["run-card"])]
+
+    def of_the_page(self) -> dict[str, str]:
+        if not self.env.docname.startswith(RUNS):
+            return {}
+        path = Path(self.env.doc2path(self.env.docname))
+        return page_facts(json.loads(path.read_text(encoding="utf-8"))["metadata"]) if path.suffix == ".ipynb" else {}
+
+
+def all_parameters(parameters: Mapping[str, Any]) -> list[nodes.Node]:
+    """A list that opens on demand, of the latest run."""
+    if not parameters:
+        return []
+    listing = nodes.field_list(classes=["all-parameters"])
+    for name, value in parameters.items():
+        text = value if isinstance(value, str) and value else json.dumps(value)
+        body = nodes.paragraph("", "", nodes.literal(text, text))
+        listing += nodes.field("", nodes.field_name("", name), nodes.field_body("", body))
+    begin = f"<details><summary>All {len(parameters)} parameters</summary>"
+    return [nodes.raw("", begin, format="html"), listing, nodes.raw("", "</details>", format="html")]
+
+
+def add_card(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put the card below the title of a notebook's page, where none stands in its text."""
+    if not docname.startswith(RUNS) or "{run-card}" in source[0] or not app.env.doc2path(docname).endswith(".ipynb"):
+        return
+    notebook = json.loads(source[0])
+    first = notebook["cells"][0]
+    card = f"\n\n```{{run-card}} {docname.removeprefix(RUNS)}\n```\n"
+    first["source"] = "".join(first["source"]) + card
+    source[0] = json.dumps(notebook)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directive; the config value comes from ``numbers_role``."""
     app.setup_extension("numbers_role")
     app.add_directive("run-card", RunCard)
+    app.connect("source-read", add_card)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
