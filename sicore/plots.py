@@ -357,7 +357,7 @@ def mask_images(masks: Mapping[str, Tensor], titles: Mapping[str, str] | None = 
 def mask_forming(frames: pd.DataFrame) -> Figure:
     """A mask on its way: five pictures of the last layer's first matrix, and below the density of every matrix.
 
-    Columns as of :func:`sicore.forming.frames`, rows of one seed.
+    Columns as of ``sicore.forming.frames``, rows of one seed.
     """
     names, steps = list(dict.fromkeys(frames["parameter"])), sorted(frames["step"].unique())
     layers = [name.split(".")[2] for name in names]
