@@ -354,6 +354,43 @@ def mask_images(masks: Mapping[str, Tensor], titles: Mapping[str, str] | None = 
     return figure
 
 
+def mask_forming(frames: pd.DataFrame) -> Figure:
+    """A mask on its way: five pictures of the last layer's first matrix, and below the density of every matrix.
+
+    Columns as of ``sicore.forming.frames``, rows of one seed.
+    """
+    names, steps = list(dict.fromkeys(frames["parameter"])), sorted(frames["step"].unique())
+    layers = [name.split(".")[2] for name in names]
+    shown = names[layers.index(layers[-1])]
+    figure = plt.figure(figsize=(9, 5.6), layout="constrained")
+    grid = figure.add_gridspec(2, 5, height_ratios=[1, 1.5])
+    picked = [steps[round(part * (len(steps) - 1) / 4)] for part in range(5)]
+    panels = [figure.add_subplot(grid[0, column]) for column in range(5)]
+    image = None
+    for axes, step in zip(panels, picked, strict=True):
+        text = frames[(frames["parameter"] == shown) & (frames["step"] == step)]["picture"].iloc[0]
+        levels = np.array([[int(level, 36) for level in row] for row in text.split("/")]) / 35
+        image = axes.imshow(levels, cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        axes.set(title=f"step {step:,}", xticks=[], yticks=[])
+    assert image is not None
+    panels[0].set_ylabel(f"layer {layers[-1]}\n{'.'.join(shown.split('.')[3:5])}")
+    figure.colorbar(image, ax=panels, label="share kept", shrink=0.9)
+    axes = figure.add_subplot(grid[1, :])
+    styles = dict(zip(dict.fromkeys(layers), ("-", "--", ":", "-."), strict=False))
+    colours = dict(
+        zip(dict.fromkeys(name.split(".", 3)[3] for name in names), (RED, BLUE, GREEN, PURPLE), strict=False)
+    )
+    for name, layer in zip(names, layers, strict=True):
+        rows, matrix = frames[frames["parameter"] == name], name.split(".", 3)[3]
+        axes.plot(
+            rows["step"], rows["density"], color=colours.get(matrix, BLACK), ls=styles.get(layer, "-"), lw=1.7,
+            label=f"layer {layer}, {matrix.removesuffix('.weight')}",
+        )  # fmt: skip
+    axes.set(xlabel="step of the search", ylabel="share of weights kept", ylim=(0, None))
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    return figure
+
+
 def pretty(computation: str) -> str:
     """``a^2 + ab`` -> ``a² + ab``, for labels."""
     for digit, raised in (("^2", "²"), ("^3", "³")):
@@ -529,23 +566,27 @@ def _stacked(axes: Axes, table: pd.DataFrame, by: str, shown: Sequence[str], lab
     axes.grid(axis="y", visible=False)
 
 
-def answers_grid(pictures: Tensor, truth: Sequence[str], answers: Mapping[str, Sequence[str]]) -> Figure:
-    """Pictures in a row and, below each, what every model answered; ``truth`` stands above.
+def answers_grid(pictures: Tensor, table: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
+    """Pictures in a row, above each its shape and its texture, below it what every network answered.
 
-    Answers are words, marked: ``=`` the shape's class, ``~`` the texture's.
+    ``pictures`` is [n, 3, S, S], uint8. Columns of ``table``: ``picture`` (its number), ``shape``, ``texture``,
+    ``condition``, ``answer`` and ``follows``. Answers are marked: ``=`` the shape's class, ``~`` the texture's.
     """
-    count = len(pictures)
+    marks = {"shape": "= ", "texture": "~ ", "neither": ""}
+    conditions, count = list(dict.fromkeys(table["condition"])), len(pictures)
     figure, panels = plt.subplots(
-        1, count, figsize=(1.25 * count + 1.6, 1.8 + 0.24 * len(answers)), squeeze=False, layout="constrained"
+        1, count, figsize=(1.25 * count + 1.6, 1.8 + 0.24 * len(conditions)), squeeze=False, layout="constrained"
     )
     for number, axes in enumerate(panels[0]):
         axes.imshow(pictures[number].permute(1, 2, 0).numpy(), interpolation="nearest")
         axes.set(xticks=[], yticks=[])
-        axes.set_title(truth[number], fontsize=8)
-        words = "\n".join(given[number] for given in answers.values())
+        own = table[table["picture"] == number].set_index("condition").loc[conditions]
+        axes.set_title(f"{own['shape'].iloc[0]},\n{own['texture'].iloc[0]}", fontsize=8)
+        words = "\n".join(
+            marks[follows] + answer for follows, answer in zip(own["follows"], own["answer"], strict=True)
+        )
         axes.text(0.5, -0.08, words, transform=axes.transAxes, ha="center", va="top", fontsize=8, linespacing=1.6)
     first = panels[0][0]
-    first.text(
-        -0.15, -0.08, "\n".join(answers), transform=first.transAxes, ha="right", va="top", fontsize=8, linespacing=1.6
-    )
+    names = "\n".join(labels.get(name, name) for name in conditions)
+    first.text(-0.15, -0.08, names, transform=first.transAxes, ha="right", va="top", fontsize=8, linespacing=1.6)
     return figure

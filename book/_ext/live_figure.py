@@ -1,0 +1,202 @@
+"""The directive ``{live-figure}``: a figure that can be read, zoomed and asked, with its picture for print.
+
+    ```{live-figure} curves
+    :tables: quick/03_transfer
+    :fallback: ../results/quick/03_transfer.png
+    :alt: Line chart. ...
+    :name: main-figure
+
+    The caption.
+    ```
+
+The page holds the picture, the data as JSON, and links to the tables (CSV). ``_static/live.js`` draws
+the figure in the picture's place. Without it, and on paper, the picture stays. Kinds and their tables
+are :data:`KINDS`; every number in the JSON is one of a table, or computed here from them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from docutils import nodes
+from docutils.parsers.rst import directives
+from numbers_role import MissingResult, logger
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.directives.patches import Figure
+from sphinx.util.docutils import SphinxDirective
+
+from sicore import plots, published
+from sicore.measure import mean_interval
+
+Table = pd.DataFrame
+POINT = ["condition", "behaviour", "n_layer", "n_disambiguation", "seed", "test_accuracy", "best_constant"]
+
+
+def series(key: tuple[str, str]) -> dict[str, Any]:
+    """Name and looks of a start, as in the pictures (:data:`sicore.plots.CONDITIONS`)."""
+    label, colour, marker, dash = plots.CONDITIONS[key]
+    return {"label": label, "colour": colour, "marker": marker, "dash": dash}
+
+
+def curves(runs: Table, paper: Table | None = None) -> dict[str, Any]:
+    """Accuracy by the number of samples: every start's value of each seed, mean and half of the 95 % interval.
+
+    Returns
+    -------
+    dict
+        ``depths`` in order; ``seeds``; ``floors``: depth -> mean accuracy of the best constant answer; ``lines``:
+        name and looks of a start, and its ``points``: depth -> [[samples, mean, half-width, [value per seed]]];
+        ``paper``: depth -> [[samples, value]]. A half-width or value that there is not is None.
+    """
+    doubled = runs[runs.duplicated(["condition", "behaviour", "n_layer", "n_disambiguation", "seed"])]
+    if len(doubled):
+        raise MissingResult(f"a table of curves has one row a start, depth, count and seed; twice: {doubled.index[0]}")
+    seeds = sorted(int(seed) for seed in runs["seed"].unique())
+    runs = runs.assign(behaviour=runs["behaviour"].fillna("").astype(str))
+    lines = []
+    for key in plots.CONDITIONS:
+        own = runs[(runs["condition"] == key[0]) & (runs["behaviour"] == key[1])]
+        points: dict[int, list[Any]] = {}
+        for (depth, count), part in own.groupby(["n_layer", "n_disambiguation"]):
+            by_seed = part.set_index("seed")["test_accuracy"]
+            mean, half = mean_interval(by_seed.tolist())
+            values = [plain(by_seed.get(seed, math.nan)) for seed in seeds]
+            points.setdefault(int(depth), []).append([int(count), plain(mean), plain(half), values])
+        lines.append({**series(key), "points": points, "paper": {}})
+        if paper is not None:
+            names = [name for name, ours in published.CONDITIONS.items() if ours == key]
+            there = paper[paper["condition"].isin(names)]
+            lines[-1]["paper"] = {
+                int(depth): part[["n_disambiguation", "test_accuracy"]].values.tolist()
+                for depth, part in there.groupby("layers")
+            }
+    lines = [line for line in lines if line["points"] or line["paper"]]
+    return {
+        "depths": sorted({depth for line in lines for depth in (*line["points"], *line["paper"])}),
+        "seeds": seeds,
+        "floors": {int(depth): plain(part["best_constant"].mean()) for depth, part in runs.groupby("n_layer")},
+        "lines": lines,
+    }
+
+
+def plain(value: float) -> float | None:
+    """A number for JSON with six digits, as tables have them; None for what is none."""
+    return None if value != value else float(f"{value:.6g}")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a figure is made of: columns that each table must have, of which ``optional`` may be left out."""
+
+    build: Callable[..., dict[str, Any]]
+    columns: Sequence[Sequence[str]]
+    optional: int = 0
+
+
+KINDS = {
+    "curves": Kind(curves, [POINT, ["layers", "condition", "n_disambiguation", "test_accuracy"]], optional=1),
+}
+
+
+def figure_data(root: Path, kind: str, names: Sequence[str]) -> dict[str, Any]:
+    """The JSON of a figure from the tables ``results/<name>.csv``.
+
+    Raises
+    ------
+    MissingResult
+        Naming what is wrong, and what to write or run: an unknown kind, a number of tables that does not fit,
+        a table that is not there, a column that it does not have.
+    """
+    if kind not in KINDS:
+        raise MissingResult(f"there is no kind {kind!r}: write one of {', '.join(KINDS)}")
+    wanted = KINDS[kind]
+    if not len(wanted.columns) - wanted.optional <= len(names) <= len(wanted.columns):
+        least = len(wanted.columns) - wanted.optional
+        count = f"{least} to {len(wanted.columns)}" if wanted.optional else str(least)
+        raise MissingResult(f":tables: names {len(names)} tables, {kind} is drawn from {count}")
+    tables = []
+    for name, columns in zip(names, wanted.columns, strict=False):
+        path = root / "results" / f"{name}.csv"
+        if not path.is_file():
+            notebook = name.rpartition("/")[2]
+            raise MissingResult(f"there is no results/{name}.csv: run the notebook that writes it ({notebook})")
+        table = pd.read_csv(path, keep_default_na=False, na_values=["nan"])
+        if missing := [column for column in columns if column not in table]:
+            raise MissingResult(
+                f"results/{name}.csv has no column {', '.join(missing)}, which {kind} needs; "
+                f"it has {', '.join(table.columns)}"
+            )
+        tables.append(table)
+    return wanted.build(*tables)
+
+
+def embedded(data: dict[str, Any]) -> str:
+    """JSON for a script element: no character of it can end the element or begin a comment.
+
+    >>> embedded({"a": "</script>"})
+    '{"a":"\\\\u003c/script>"}'
+    """
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+class LiveFigure(Figure, SphinxDirective):
+    """A figure whose picture is the fallback, with the data beside it."""
+
+    required_arguments = 1
+    option_spec = {  # noqa: RUF012
+        "tables": directives.unchanged_required,
+        "fallback": directives.unchanged_required,
+        "alt": directives.unchanged_required,
+        "name": directives.unchanged,
+    }
+
+    def run(self) -> list[nodes.Node]:
+        kind, names = self.arguments[0], self.options.pop("tables", "").split()
+        try:
+            missing = [option for option in ("fallback", "alt") if not self.options.get(option)]
+            if missing or not self.content:
+                raise MissingResult(f"add {', '.join(f':{option}:' for option in missing) or 'a caption'}")
+            for name in names:
+                self.env.note_dependency(str(Path(self.env.srcdir) / "results" / f"{name}.csv"))
+            data = figure_data(Path(self.env.srcdir), kind, names)
+        except MissingResult as error:
+            logger.warning("live-figure %r: %s", kind, error, location=self.get_location(), type="live")
+            return []
+        label = self.options["alt"]
+        self.arguments[0] = self.options.pop("fallback")
+        figure = super().run()[0]
+        if not isinstance(figure, nodes.figure):  # what is wrong with the caption has been said
+            return [figure]
+        script = f'<script type="application/json" class="live-data">{embedded({"alt": label, **data})}</script>'
+        figure.insert(1, nodes.raw("", script, format="html"))
+        figure["classes"] += ["live", f"live-{kind}"]
+        links = nodes.inline("", " Data: ", classes=["live-links"])
+        for name in names:
+            target = f"/results/{name}.csv"
+            text = nodes.inline("", f"{name}.csv")
+            links += addnodes.download_reference("", "", text, refdoc=self.env.docname, reftarget=target)
+            links += nodes.Text(", " if name != names[-1] else ".")
+        next(figure.findall(nodes.caption)).append(links)
+        return [figure]
+
+
+def add_assets(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """Script and styles, on pages with a live figure alone."""
+    if doctree is not None and any("live" in figure["classes"] for figure in doctree.findall(nodes.figure)):
+        app.add_js_file("live.js", loading_method="defer")
+        app.add_css_file("live.css")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directive."""
+    app.add_directive("live-figure", LiveFigure)
+    app.connect("html-page-context", add_assets)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

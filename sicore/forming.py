@@ -1,0 +1,109 @@
+"""How a mask forms: one search of :mod:`sicore.experiments` again, with pictures of its masks on the way.
+
+The store keeps the mask that a search ended with, not those on the way. A search gives the same bits
+each time on one processor, so it is repeated here and looked at. Nothing of this decides what
+an object in the store is.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch.nn.functional as F
+from torch import Tensor
+
+from sicore import arithmetic as ar
+from sicore import experiments
+from sicore.discovery import discover
+from sicore.jobs import DTYPES, Machine, history_of, moved, one_thread
+from sicore.masking import Params, initial_logits, soft_mask
+from sicore.models import stack
+from sicore.seeding import generator
+from sicore.training import check_device
+
+LEVELS = "0123456789abcdefghijklmnopqrstuvwxyz"
+"""Shares from 0 to 1 as one character each."""
+
+
+def picture(share: Tensor, size: int = 32) -> str:
+    """A matrix of shares in [0, 1] as text: blocks of it averaged, rows set apart by ``/``.
+
+    Parameters
+    ----------
+    share
+        [rows, columns].
+    size
+        Most rows and columns of the picture.
+
+    >>> picture(Tensor([[0.0, 1.0], [0.5, 0.0]]))
+    '0z/i0'
+    >>> picture(Tensor([[0.0, 1.0], [0.5, 0.0]]), size=1)
+    'd'
+    """
+    shape = (min(size, share.shape[0]), min(size, share.shape[1]))
+    blocks = F.adaptive_avg_pool2d(share[None].float(), shape)[0].clamp(0, 1)
+    levels = (blocks * (len(LEVELS) - 1)).round().int().tolist()
+    return "/".join("".join(LEVELS[level] for level in row) for row in levels)
+
+
+def frames(machine: Machine, base: experiments.Base, found: experiments.Found, *, size: int = 32) -> pd.DataFrame:
+    """The masks of one search, at its start and at every evaluation.
+
+    Parameters
+    ----------
+    base
+        The network that was searched.
+    found
+        What the search found in it: its ``spec`` says how to search.
+    size
+        Most rows and columns of a picture.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a step and matrix: ``seed``, ``step``, ``temperature``, ``parameter``, ``inputs`` and ``outputs``
+        (its rows and columns), ``density`` (share of weights that the hard mask keeps), ``soft_mean`` (mean of the
+        soft mask) and ``picture`` (of the soft mask, see :func:`picture`).
+    """
+    spec = found.spec
+    of_base, device = spec["base"], check_device(machine.device)
+    computation, dtype = ar.Computation.parse(spec["computation"]), DTYPES[spec["dtype"]]
+    source = moved(stack([experiments._source(spec, base.params)]), device)
+    names = experiments._masked_names(spec)
+    training, validation, _ = experiments._subtask_pairs(spec)
+    data = ar.samples(
+        [training], computation, p=of_base["p"], numbers=of_base["numbers"], batch=spec["batch"], steps=spec["steps"],
+        generators=[generator(of_base["seed"], "discovery", "order")], device=device,
+    )  # fmt: skip
+    check = experiments._Accuracy(validation[None].to(device), computation, of_base)
+    seen: list[Params] = []
+
+    def look(params: Params, active: Tensor) -> Tensor:
+        # Called with the hard and then with the soft mask applied to the source.
+        seen.append({name: (params[name] / source[name]).nan_to_num(0.0).clamp(0, 1)[0].cpu() for name in names})
+        return check(params, active)
+
+    with one_thread(machine.device):
+        _, trained = discover(
+            ar.losses(n_head=of_base["n_head"], all_positions=spec["all_positions"], dtype=dtype), source, names, data,
+            steps=spec["steps"], lr=spec["lr"], penalty=spec["penalty"], initial_logit=spec["initial_logit"],
+            final_temperature=spec["final_temperature"], stages=spec["stages"],
+            skip_temperature=spec["skip_temperature"], weight_decay=spec["weight_decay"], accuracy=look,
+            every=spec["every"], dtype=experiments._dtype_of_masked(spec, spec),
+            progress=f"search of seed {of_base['seed']} again",
+        )  # fmt: skip
+    logits = initial_logits({name: source[name][0].cpu() for name in names}, names, spec["initial_logit"])
+    start = [
+        {name: (logits[name] > 0).float() for name in names},
+        {name: soft_mask(logits[name], 1.0) for name in names},
+    ]
+    history = [{"step": 0, "temperature": 1.0}, *history_of(trained.history, 0)]
+    seen = start + seen
+    return pd.DataFrame([
+        {
+            "seed": of_base["seed"], "step": int(row["step"]), "temperature": row["temperature"], "parameter": name,
+            "inputs": soft[name].shape[0], "outputs": soft[name].shape[1],
+            "density": float(hard[name].double().mean()), "soft_mean": float(soft[name].double().mean()),
+            "picture": picture(soft[name], size),
+        }
+        for row, hard, soft in zip(history, seen[::2], seen[1::2], strict=True) for name in names
+    ])  # fmt: skip
