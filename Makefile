@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+CHROMIUM := chromium chromium-browser google-chrome google-chrome-stable
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: book paper test setup lint format benchmark faults smoke clean
+.PHONY: book paper test setup browser lint format benchmark faults smoke clean
 
 book: setup ## run the experiments at the quick scale, then build the book into _build/html
 	$(BIN)/python -m sicore run --if-changed -f params/quick.yaml -o book/runs $(NOTEBOOKS)
@@ -13,7 +14,7 @@ book: setup ## run the experiments at the quick scale, then build the book into 
 paper: setup ## the experiments at the paper's scale; stop and start it as you like
 	$(BIN)/python -m sicore sweep params/sweep.yaml $(SWEEP)
 
-test: setup lint ## formatter, linter, types, tests, and every notebook at the smoke scale
+test: setup lint browser ## formatter, linter, types, tests, and every notebook at the smoke scale
 	$(BIN)/python -m sicore run --if-changed -f params/smoke.yaml $(NOTEBOOKS)
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
@@ -37,6 +38,10 @@ benchmark: setup ## training steps and mean pooling beside plain loops, on an ot
 faults: setup ## kill experiments at random moments, break their disks, and read 10,000 odd files of each format: hours
 	$(BIN)/python benchmarks/faults.py --kills 50 --write
 	$(BIN)/python tests/test_fuzz.py --examples 10000 --write
+
+browser: setup # the tests look at the book in a Chromium; without one they skip that, but not where CI is set
+	@for name in $(CHROMIUM); do command -v $$name && exit; done; \
+	$(BIN)/playwright install --no-shell chromium || echo "no Chromium could be installed: the book is not looked at"
 
 setup: .venv/ready
 

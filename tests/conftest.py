@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -73,7 +74,9 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         path = chromium() or playwright.chromium.executable_path
         if not Path(path).is_file():
-            pytest.skip("no Chromium: install one, or run `playwright install chromium`")
+            told = "no Chromium: install one, or run `playwright install --no-shell chromium`"
+            # In continuous integration a skip would not be noticed.
+            pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
         # The sandbox cannot be had as root; the pages are our own.
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser

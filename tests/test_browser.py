@@ -19,18 +19,50 @@ WIDE, PHONE, SMALL_PHONE = 1280, 360, 320
 """Pixels."""
 
 
+class Visit:
+    """A page to go places with, what it asked for, and all that went wrong there."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.asked: list[str] = []
+        self.wrong: list[str] = []
+        page.on("console", lambda line: line.type == "error" and self.wrong.append(f"console: {line.text}"))
+        page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        page.on("requestfailed", lambda request: self.wrong.append(f"failed: {request.url[:200]}"))
+        page.on("request", lambda request: self._request(request.url))
+
+    def _request(self, address: str) -> None:
+        self.asked.append(address)
+        if is_outside(address):
+            self.wrong.append(f"outside: {address[:200]}")
+
+    def go(self, path: Path) -> None:
+        self.asked.clear()
+        self.wrong.clear()
+        self.page.goto(path.as_uri())
+
+    def loaded_bytes(self) -> int:
+        """Size on the disk of the page and of every file that it loads, its pictures out of sight included."""
+        pictures = self.page.evaluate("[...document.images].map(image => image.src)")
+        files = {urlsplit(name).path for name in (*self.asked, *pictures) if name.startswith("file:")}
+        return sum(Path(url2pathname(name)).stat().st_size for name in files)
+
+    def tab_to(self, selector: str, most: int = 80) -> None:
+        """Press Tab until the element has the focus."""
+        for _ in range(most):
+            self.page.keyboard.press("Tab")
+            if self.page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                return
+        raise AssertionError(f"{selector} does not get the focus within {most} steps of the Tab key")
+
+
 @contextmanager
-def visiting(browser: Browser, **settings: Any) -> Iterator[tuple[Page, list[str]]]:
-    """A page to go places with, and a list of all that goes wrong there."""
+def visiting(browser: Browser, width: int = WIDE, **settings: Any) -> Iterator[Visit]:
+    """A visit in a fresh context: nothing is kept from another one."""
     context = browser.new_context(
-        viewport={"width": WIDE, "height": 900}, reduced_motion="reduce", offline=True, **settings
+        viewport={"width": width, "height": 900}, reduced_motion="reduce", offline=True, **settings
     )
-    page, wrong = context.new_page(), []
-    page.on("console", lambda line: line.type == "error" and wrong.append(f"console: {line.text}"))
-    page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-    page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url[:200]}"))
-    page.on("request", lambda request: is_outside(request.url) and wrong.append(f"outside: {request.url[:200]}"))
-    yield page, wrong
+    yield Visit(context.new_page())
     context.close()
 
 
@@ -55,13 +87,6 @@ def barriers(page: Page, options: str = "") -> list[str]:
     ]
 
 
-def loaded_bytes(page: Page) -> int:
-    """Size on the disk of a page and of every file that it has loaded."""
-    names = page.evaluate("performance.getEntriesByType('resource').map(entry => entry.name)")
-    files = {url2pathname(urlsplit(name).path) for name in [page.url, *names] if name.startswith("file:")}
-    return sum(Path(name).stat().st_size for name in files)
-
-
 @pytest.fixture(scope="module")
 def faults(html, browser) -> dict[str, list[str]]:
     """One visit to every page. What is wrong there, by kind.
@@ -73,13 +98,14 @@ def faults(html, browser) -> dict[str, list[str]]:
     pages = [path for path in sorted(html.rglob("*.html")) if "_static" not in path.parts and path.parent != html]
     pages += [html / name for name in ("genindex.html", "py-modindex.html", "search.html")]
     assert len(pages) > 10
-    with visiting(browser) as (page, wrong):
+    with visiting(browser) as visit:
+        page = visit.page
         for path in pages:
             name = str(path.relative_to(html))
             page.set_viewport_size({"width": WIDE, "height": 900})
             page.emulate_media(color_scheme="light")
-            page.goto(path.as_uri())
-            size = loaded_bytes(page)
+            visit.go(path)
+            size = visit.loaded_bytes()
             if size > (FIRST_PAGE if name == "book/index.html" else ANY_PAGE):
                 found["size"].append(f"{name}: {size} bytes")
             page.evaluate(AXE)
@@ -97,8 +123,7 @@ def faults(html, browser) -> dict[str, list[str]]:
                     found["width"].append(f"{name}: {needed} px at {width} px")
             page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
             found["phone"] += [f"{name}: {text}" for text in barriers(page, "runOnly: ['scrollable-region-focusable']")]
-            found["load"] += [f"{name}: {text}" for text in wrong]
-            wrong.clear()
+            found["load"] += [f"{name}: {text}" for text in visit.wrong]
     return found
 
 
@@ -118,7 +143,59 @@ def test_every_page_has(faults, kind):
 
 
 def test_the_address_of_the_folder_leads_to_the_first_page(html, browser):
-    with visiting(browser) as (page, wrong):
-        page.goto((html / "index.html").as_uri())
-        page.wait_for_url("**/book/index.html")
-        assert not wrong
+    with visiting(browser) as visit:
+        visit.go(html / "index.html")
+        visit.page.wait_for_url("**/book/index.html")
+        assert not visit.wrong
+
+
+@pytest.mark.parametrize("width", [WIDE, PHONE])
+def test_the_search_works_by_keyboard_and_without_a_server(html, browser, width):
+    with visiting(browser, width) as visit:
+        visit.go(html / "book" / "index.html")
+        visit.tab_to(".search-button__button")
+        visit.page.keyboard.press("Enter")
+        visit.page.keyboard.type("temperature")
+        visit.page.keyboard.press("Enter")
+        visit.page.wait_for_url("**/search.html?q=temperature*")
+        visit.page.wait_for_selector("#search-results li a")
+        visit.tab_to("#search-results li a")
+        visit.page.keyboard.press("Enter")
+        visit.page.wait_for_url("**/book/**")
+        assert "temperature" in visit.page.inner_text("article").lower()
+        assert not visit.wrong
+
+
+def test_the_side_bar_works_by_keyboard(html, browser):
+    with visiting(browser, PHONE) as visit:
+        visit.go(html / "book" / "index.html")
+        page = visit.page
+        link = page.locator(".bd-sidebar-primary a", has_text="The task")
+        assert not link.is_visible()
+        visit.tab_to(".primary-toggle")
+        page.keyboard.press("Enter")
+        link.wait_for(state="visible")
+        arrow = page.get_by_label("Pages under: The experiments")
+        arrow.focus()
+        page.keyboard.press("Enter")
+        page.locator(".bd-sidebar-primary a", has_text="Base model").wait_for(state="visible")
+        link.focus()
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/task.html")
+        assert not visit.wrong
+
+
+def test_the_colours_are_switched_by_keyboard_and_kept(html, browser):
+    with visiting(browser, color_scheme="light") as visit:
+        visit.go(html / "book" / "index.html")
+        seen = []
+        visit.tab_to(".theme-switch-button")
+        for _ in range(3):
+            seen.append(visit.page.evaluate("getComputedStyle(document.body).backgroundColor"))
+            visit.page.keyboard.press("Enter")
+            if visit.page.evaluate("document.documentElement.dataset.mode") == "dark":
+                visit.page.reload()
+                assert visit.page.evaluate("document.documentElement.dataset.theme") == "dark"
+                visit.tab_to(".theme-switch-button")
+        assert len(set(seen)) == 2
+        assert not visit.wrong

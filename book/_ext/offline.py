@@ -47,10 +47,24 @@ def is_outside(asset: Any) -> bool:
     return name.startswith(("http:", "https:", "//")) or "thebe" in name or "https://" in body
 
 
+def is_mathjax(asset: Any) -> bool:
+    """Is this MathJax, or what sets it up?"""
+    body = str(getattr(asset, "attributes", {}).get("body") or "")
+    return "mathjax" in str(getattr(asset, "filename", "") or "") or body.startswith("window.MathJax")
+
+
 def drop_assets(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
-    """Take external assets out of a page's list of scripts and style sheets."""
+    """Take external assets out of a page's list of scripts and style sheets.
+
+    And MathJax, 2 MB, out of pages without a formula: Sphinx loads it also where a page below has one.
+    """
+    formulas = doctree is not None and any(
+        True for kind in (nodes.math, nodes.math_block) for _ in doctree.findall(kind)
+    )
     for kind in ("script_files", "css_files"):
-        context[kind] = [asset for asset in context.get(kind, []) if not is_outside(asset)]
+        context[kind] = [
+            asset for asset in context.get(kind, []) if not is_outside(asset) and (formulas or not is_mathjax(asset))
+        ]
 
 
 def drop_thebe_nodes(app: Sphinx, doctree: nodes.document, docname: str) -> None:
