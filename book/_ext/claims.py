@@ -522,6 +522,7 @@ class ClaimsTable(_FromLedger):
             return nodes.paragraph("", "", *children, classes=["small"])
 
         rule = nodes.reference("", one.rule.replace("_", " "), refid=f"rule-{one.rule.replace('_', '-')}")
+        where_told = self.link("notebook" if "/runs/" in one.page else "page", one.page)
         claim = nodes.entry("", nodes.paragraph(one.claim, one.claim), small(f"{one.source} · rule: ", rule))
         paper = nodes.entry("", nodes.paragraph(one.paper, one.paper))
         ours = nodes.entry("", nodes.paragraph("", one.ours or "–"))
@@ -530,9 +531,9 @@ class ClaimsTable(_FromLedger):
                 one.stand_in.split(" in place")[0] + ", longer run" if one.stand_in else SCALES[one.scale] + " scale"
             )
             plural = "s" if one.seeds > 1 else ""
-            ours += small(f"{where}, {one.seeds} seed{plural} · ", self.link("page", one.page))
+            ours += small(f"{where}, {one.seeds} seed{plural} · ", where_told)
         else:
-            ours += small(self.link("page", one.page))
+            ours += small(where_told)
         badge = nodes.inline(one.verdict, one.verdict, classes=["verdict", one.verdict.replace(" ", "-")])
         verdict = nodes.entry("", nodes.paragraph("", "", badge))
         if one.remark:
