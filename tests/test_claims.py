@@ -183,6 +183,7 @@ def test_differences_by_hand(judged, name, table, scale, first, other, column):
     )
     low, high = interval([one[seed] - two[seed] for seed in one])
     assert (judged[name].verdict, judged[name].scale) == (verdict_of(low, high), scale)
+    assert judged[name].ours == f"{(low + high) / 2:.3f} ± {(high - low) / 2:.3f}"
 
 
 def test_a_small_subnetwork_by_hand(judged):

@@ -427,7 +427,14 @@ def _lacking(ours: Mapping[str, Any]) -> str:
 
 def ledger(root: Path) -> list[Judged]:
     """All claims with their verdicts, in the file's order; ``root`` is the book's root."""
-    return [judge(claim, root / "results") for claim in read_claims(root / "book" / "claims.yaml")]
+    files = [root / "book" / "claims.yaml", *sorted((root / "results").glob("*/*.*"))]
+    return list(_ledger(root, tuple((str(file), file.stat().st_mtime_ns) for file in files)))
+
+
+@cache
+def _ledger(root: Path, files: tuple[tuple[str, int], ...]) -> tuple[Judged, ...]:
+    """Computed once as long as no file changes: several directives of a build ask for it."""
+    return tuple(judge(claim, root / "results") for claim in read_claims(root / "book" / "claims.yaml"))
 
 
 def summary(judged: Sequence[Judged], results: Path) -> list[str]:
@@ -522,17 +529,17 @@ class ClaimsTable(_FromLedger):
             return nodes.paragraph("", "", *children, classes=["small"])
 
         rule = nodes.reference("", one.rule.replace("_", " "), refid=f"rule-{one.rule.replace('_', '-')}")
+        where_told = self.link("notebook" if "/runs/" in one.page else "page", one.page)
         claim = nodes.entry("", nodes.paragraph(one.claim, one.claim), small(f"{one.source} · rule: ", rule))
         paper = nodes.entry("", nodes.paragraph(one.paper, one.paper))
         ours = nodes.entry("", nodes.paragraph("", one.ours or "–"))
         if one.scale:
-            where = (
-                one.stand_in.split(" in place")[0] + ", longer run" if one.stand_in else SCALES[one.scale] + " scale"
-            )
+            drawn = f"{one.stand_in.split(' in place')[0]}, {'longer' if one.scale == 'paper' else 'quick'} run"
+            where = drawn if one.stand_in else f"{SCALES[one.scale]} scale"
             plural = "s" if one.seeds > 1 else ""
-            ours += small(f"{where}, {one.seeds} seed{plural} · ", self.link("page", one.page))
+            ours += small(f"{where}, {one.seeds} seed{plural} · ", where_told)
         else:
-            ours += small(self.link("page", one.page))
+            ours += small(where_told)
         badge = nodes.inline(one.verdict, one.verdict, classes=["verdict", one.verdict.replace(" ", "-")])
         verdict = nodes.entry("", nodes.paragraph("", "", badge))
         if one.remark:
