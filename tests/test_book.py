@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -31,13 +32,15 @@ NUM = re.compile(r"\{num\}`([^`]*)`")
 # Extensions, on small inputs
 
 
-def build(folder: Path, page: str, numbers: dict[str, str] | None = None) -> tuple[str, str]:
-    """Build one page with the book's extensions; its HTML and the warnings."""
+def build(
+    folder: Path, page: str, numbers: dict[str, str] | None = None, extensions: Sequence[str] = ()
+) -> tuple[str, str]:
+    """Build one page with the book's extensions, and others; its HTML and the warnings."""
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
     (folder / "book" / "runs").mkdir(parents=True)
-    (folder / "results" / "quick").mkdir(parents=True)
+    (folder / "results" / "quick").mkdir(parents=True, exist_ok=True)
     (folder / "index.md").write_text(f"# Page\n\n{page}\n\n```{{toctree}}\nbook/runs/01_x\n```\n", encoding="utf-8")
     (folder / "book" / "runs" / "01_x.md").write_text("# Notebook\n", encoding="utf-8")
     if numbers is not None:
@@ -51,7 +54,7 @@ def build(folder: Path, page: str, numbers: dict[str, str] | None = None) -> tup
         }
         (folder / "results" / "quick" / "01_x.json").write_text(json.dumps(record), encoding="utf-8")
         (folder / "results" / "quick" / "01_x.csv").write_text("a\n1\n", encoding="utf-8")
-    extensions = ["myst_parser", "numbers_role", "run_card", "parameters_table", "offline"]
+    extensions = ["myst_parser", "numbers_role", "run_card", "parameters_table", "offline", *extensions]
     warnings = folder / "warnings"
     with warnings.open("w", encoding="utf-8") as stream, patch_docutils(), docutils_namespace():
         app = Sphinx(

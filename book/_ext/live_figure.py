@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import pandas as pd
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -33,10 +34,19 @@ from sphinx.directives.patches import Figure
 from sphinx.util.docutils import SphinxDirective
 
 from sicore import plots, published
+from sicore.forming import LEVELS
 from sicore.measure import mean_interval
 
 Table = pd.DataFrame
 POINT = ["condition", "behaviour", "n_layer", "n_disambiguation", "seed", "test_accuracy", "best_constant"]
+FRAMES = ["seed", "step", "temperature", "parameter", "inputs", "outputs", "density", "soft_mean", "picture"]
+PARTS = {
+    "attn.c_attn": "attention: makes queries, keys and values",
+    "attn.c_proj": "attention: writes its result back",
+    "mlp.c_fc": "MLP: first layer",
+    "mlp.c_proj": "MLP: second layer",
+}
+"""Matrices of a layer of GPT-2, and what they do."""
 
 
 def series(key: tuple[str, str]) -> dict[str, Any]:
@@ -86,6 +96,108 @@ def curves(runs: Table, paper: Table | None = None) -> dict[str, Any]:
     }
 
 
+def levels() -> list[str]:
+    """Colours of the levels of a mask's picture, those of :func:`sicore.plots.mask_forming`."""
+    return [mpl.colors.to_hex(mpl.colormaps["cividis"](level / (len(LEVELS) - 1))) for level in range(len(LEVELS))]
+
+
+def matrix(parameter: str) -> dict[str, Any]:
+    """Names of a masked matrix: ``transformer.h.0.attn.c_attn.weight`` is ``attn.c_attn`` of layer 0."""
+    words = parameter.split(".")
+    part = ".".join(words[3:5])
+    return {"layer": int(words[2]), "part": part, "meaning": PARTS.get(part, "")}
+
+
+def forming(frames: Table) -> dict[str, Any]:
+    """A mask on its way: density of every matrix and layer, and the matrix's picture, at every step.
+
+    Returns
+    -------
+    dict
+        ``seed``, ``steps``, ``temperatures`` (one a step), ``colours`` of the pictures' levels; ``matrices``: names,
+        ``inputs``, ``outputs``, and for every step ``density``, ``soft`` and ``pictures``; ``layers``: ``layer`` and
+        ``density`` of all its weights; ``density`` of all weights.
+    """
+    frames = frames[frames["seed"] == frames["seed"].iloc[0]]
+    by_step = frames.drop_duplicates("step").sort_values("step")
+    frames = frames.assign(
+        layer=[matrix(name)["layer"] for name in frames["parameter"]], weights=frames["inputs"] * frames["outputs"]
+    )
+
+    def densities(rows: Table) -> list[float | None]:
+        sums = (rows["density"] * rows["weights"]).groupby(rows["step"]).sum()
+        return [plain(share) for share in sums / rows["weights"].groupby(rows["step"]).sum()]
+
+    matrices = []
+    for name in frames["parameter"].unique():
+        rows = frames[frames["parameter"] == name].sort_values("step")
+        if rows["step"].tolist() != by_step["step"].tolist():
+            raise MissingResult(f"{name} has not the same steps as the first matrix: run the notebook again")
+        matrices.append({
+            **matrix(name), "inputs": int(rows["inputs"].iloc[0]), "outputs": int(rows["outputs"].iloc[0]),
+            "density": rows["density"].tolist(), "soft": rows["soft_mean"].tolist(),
+            "pictures": rows["picture"].tolist(),
+        })  # fmt: skip
+    return {
+        "seed": int(by_step["seed"].iloc[0]),
+        "steps": by_step["step"].tolist(),
+        "temperatures": by_step["temperature"].tolist(),
+        "colours": levels(),
+        "matrices": matrices,
+        "layers": [{"layer": int(layer), "density": densities(rows)} for layer, rows in frames.groupby("layer")],
+        "density": densities(frames),
+    }
+
+
+def network(discovery: Table, frames: Table) -> dict[str, Any]:
+    """The masked matrices of the network, and what a subnetwork keeps of each, for every seed.
+
+    Returns
+    -------
+    dict
+        ``seeds``; ``pictured``: the seed whose pictures are there; ``colours`` of their levels; ``matrices``: names,
+        ``inputs``, ``outputs``, ``kept`` (weights, one number a seed) and ``picture`` (at the end of the search).
+    """
+    rows = discovery[discovery["measure"] == "size"]
+    seeds = sorted(int(seed) for seed in rows["seed"].unique())
+    matrices = []
+    for name, last in frames[frames["step"] == frames["step"].max()].groupby("parameter", sort=False):
+        kept = rows[rows["parameter"] == name].set_index("seed")["value"]
+        if sorted(kept.index) != seeds:
+            raise MissingResult(f"{name} is not in the first table once for every seed: run the notebook again")
+        matrices.append({
+            **matrix(str(name)), "inputs": int(last["inputs"].iloc[0]), "outputs": int(last["outputs"].iloc[0]),
+            "kept": [int(kept[seed]) for seed in seeds], "picture": last["picture"].iloc[0],
+        })  # fmt: skip
+    return {"seeds": seeds, "pictured": int(frames["seed"].iloc[0]), "colours": levels(), "matrices": matrices}
+
+
+def conflicts(answers: Table, pictures: Table, totals: Table) -> dict[str, Any]:
+    """Cue-conflict pictures and what every network answered to them.
+
+    Returns
+    -------
+    dict
+        ``seed``; ``pictures``: ``shape``, ``texture`` and ``png`` (base 64); ``networks``: ``label``, ``answers`` and
+        ``follows`` (one a picture: ``shape``, ``texture`` or ``neither``), and ``totals`` of these three over
+        ``images``, all test pictures of this seed.
+    """
+    seed = int(answers["seed"].iloc[0])
+    pictures = pictures[pictures["seed"] == seed].sort_values("picture")
+    networks = []
+    for name, rows in answers.groupby("condition", sort=False):
+        rows, whole = rows.sort_values("picture"), totals[(totals["condition"] == name) & (totals["seed"] == seed)]
+        if rows["picture"].tolist() != pictures["picture"].tolist() or len(whole) != 1:
+            raise MissingResult(f"{name}: answers, pictures and totals do not fit together: run the notebook again")
+        counts = {kind: int(whole[kind].iloc[0]) for kind in ("shape", "texture", "neither", "images")}
+        networks.append({
+            "label": plots.ROWS[str(name)][0], "answers": rows["answer"].tolist(), "follows": rows["follows"].tolist(),
+            "totals": counts,
+        })  # fmt: skip
+    shown = pictures[["shape", "texture", "png"]].to_dict("records")
+    return {"seed": seed, "pictures": shown, "networks": networks}
+
+
 def plain(value: float) -> float | None:
     """A number for JSON with six digits, as tables have them; None for what is none."""
     return None if value != value else float(f"{value:.6g}")
@@ -102,7 +214,14 @@ class Kind:
 
 KINDS = {
     "curves": Kind(curves, [POINT, ["layers", "condition", "n_disambiguation", "test_accuracy"]], optional=1),
-}
+    "forming": Kind(forming, [FRAMES]),
+    "network": Kind(network, [["seed", "parameter", "measure", "value"], FRAMES]),
+    "conflicts": Kind(conflicts, [
+        ["seed", "picture", "shape", "texture", "condition", "answer", "follows"],
+        ["seed", "picture", "shape", "texture", "png"],
+        ["seed", "condition", "shape", "texture", "neither", "images"],
+    ]),
+}  # fmt: skip
 
 
 def figure_data(root: Path, kind: str, names: Sequence[str]) -> dict[str, Any]:
@@ -125,8 +244,10 @@ def figure_data(root: Path, kind: str, names: Sequence[str]) -> dict[str, Any]:
     for name, columns in zip(names, wanted.columns, strict=False):
         path = root / "results" / f"{name}.csv"
         if not path.is_file():
-            notebook = name.rpartition("/")[2]
-            raise MissingResult(f"there is no results/{name}.csv: run the notebook that writes it ({notebook})")
+            own = [file.name for file in (root / "notebooks").glob("*.ipynb") if file.stem in name]
+            raise MissingResult(
+                f"there is no results/{name}.csv: run {' or '.join(own) or 'the notebook that writes it'}"
+            )
         table = pd.read_csv(path, keep_default_na=False, na_values=["nan"])
         if missing := [column for column in columns if column not in table]:
             raise MissingResult(

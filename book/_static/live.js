@@ -127,11 +127,11 @@
         plot.append(svg("line", { x1: box.left, x2: box.right, y1: y, y2: y, class: "live-grid" }),
           svg("text", { x: box.left - 6, y: y + 4, "text-anchor": "end" }, (tick * step).toFixed(step < 0.01 ? 3 : step < 0.1 ? 2 : 1)));
       }
-      let last = -Infinity;
-      for (const count of all) {
+      let next = Infinity; // from the right, so that the last one has its label
+      for (const count of [...all].reverse()) {
         const x = px(count);
-        if (x < box.left || x > box.right || x - last < 14 + 7 * whole(count).length) continue;
-        last = x;
+        if (x < box.left || x > box.right || next - x < 14 + 7 * whole(count).length) continue;
+        next = x;
         plot.append(svg("line", { x1: x, x2: x, y1: box.top, y2: box.bottom, class: "live-grid" }),
           svg("text", { x: Math.min(x, width - 4 * whole(count).length), y: box.bottom + 17, "text-anchor": "middle" }, whole(count)));
       }
@@ -289,9 +289,223 @@
     return [bar, told, holder, starts];
   }
 
+  // ------------------------------------------------------------------ Pictures of masks
+
+  /* A canvas for pictures of masks: rows are inputs, columns outputs, as in the picture in print. */
+  function maskPicture(colours, name) {
+    const canvas = html("canvas", { class: "live-mask", role: "img" });
+    canvas.showing = (text, says) => {
+      const rows = text.split("/");
+      canvas.width = rows[0].length;
+      canvas.height = rows.length;
+      canvas.setAttribute("aria-label", `${name} ${says}`);
+      const context = canvas.getContext("2d");
+      rows.forEach((row, y) => [...row].forEach((level, x) => {
+        context.fillStyle = colours[parseInt(level, 36)];
+        context.fillRect(x, y, 1, 1);
+      }));
+    };
+    return canvas;
+  }
+  const scale = (colours) => html("div", { class: "live-scale", "aria-hidden": "true" }, html("span", {}, "none kept"),
+    html("i", { style: `background:linear-gradient(to right, ${colours.join(",")})` }), html("span", {}, "all kept"));
+
+  function forming(data) {
+    let frame = data.steps.length - 1, chosen = data.matrices.length - 4, timer = null;
+    if (chosen < 0) chosen = 0;
+    const told = readout("");
+    const bars = html("div", { class: "live-bars" });
+    const picture = maskPicture(data.colours, "Picture of the soft mask:");
+    const title = html("p", { class: "live-title" });
+    const slider = html("input", { type: "range", min: 0, max: frame, step: 1, value: frame, oninput: () => { stop(); go(Number(slider.value)); } });
+    const play = button("play", "Play the search from its start", () => (timer ? stop() : start()));
+    const most = 1.05 * Math.max(...data.matrices.flatMap((one) => [...one.density, ...one.soft]));
+    const name = (one) => `layer ${one.layer}, ${one.part}`;
+    const rows = data.matrices.map((one) => {
+      const fill = html("i"), mean = html("b"), value = html("span", { class: "live-value" });
+      const row = html("div", { class: "live-row" }, html("span", {}, one.part), html("span", { class: "live-track" }, fill, mean), value);
+      return { one, fill, mean, value, row };
+    });
+    const heads = data.layers.map((layer) => {
+      const head = html("p", { class: "live-title" });
+      bars.append(head, ...rows.filter((row) => row.one.layer === layer.layer).map((row) => row.row));
+      return { layer, head };
+    });
+    bars.append(html("p", { class: "live-key" }, "Bar: share that the hard mask keeps. Stroke: mean of the soft mask."));
+
+    function go(to) {
+      frame = to;
+      const step = `step ${whole(data.steps[frame])} of ${whole(data.steps[data.steps.length - 1])}`;
+      slider.value = frame;
+      slider.setAttribute("aria-valuetext", step);
+      for (const { layer, head } of heads) head.textContent = `Layer ${layer.layer} keeps ${percent(layer.density[frame])}`;
+      for (const { one, fill, mean, value, row } of rows) {
+        fill.style.width = `${(100 * one.density[frame]) / most}%`;
+        mean.style.left = `${(100 * one.soft[frame]) / most}%`;
+        value.textContent = percent(one.density[frame]);
+        row.classList.toggle("live-chosen", one === data.matrices[chosen]);
+      }
+      const one = data.matrices[chosen];
+      picture.showing(one.pictures[frame], `${name(one)}, ${step}`);
+      picture.style.aspectRatio = `${clamp(one.outputs / one.inputs, 0.5, 2)}`;
+      title.textContent = `${name(one)}: ${one.inputs} inputs (down), ${one.outputs} outputs (across)`;
+      told.textContent = `At ${step}, temperature ${data.temperatures[frame].toFixed(1)}, the hard mask keeps ${percent(data.density[frame])} of the weights; ` +
+        `of ${name(one)} it keeps ${percent(one.density[frame])}, and the mean of the soft mask is ${one.soft[frame].toFixed(3)}.`;
+    }
+    function start() {
+      if (frame === data.steps.length - 1) go(0);
+      play.textContent = "stop";
+      timer = setInterval(() => (frame < data.steps.length - 1 ? go(frame + 1) : stop()), 350);
+    }
+    function stop() {
+      clearInterval(timer);
+      timer = null;
+      play.textContent = "play";
+    }
+    const turn = (by) => () => { stop(); go(clamp(frame + by, 0, data.steps.length - 1)); };
+    const buttons = html("span", { class: "live-buttons" }, button("‹", "One step back", turn(-1)), button("›", "One step on", turn(1)));
+    // Who asked for less motion moves the slider.
+    if (!matchMedia("(prefers-reduced-motion: reduce)").matches) buttons.append(play);
+    const bar = html("div", { class: "live-bar" }, html("label", { class: "live-field live-slide" }, html("span", {}, "Step of the search"), slider), buttons,
+      select("Picture of", data.matrices.map(name), (index) => { chosen = index; go(frame); }, chosen));
+    go(frame);
+    return [bar, told, html("div", { class: "live-sides" }, bars, html("div", {}, title, picture, scale(data.colours)))];
+  }
+
+  // ------------------------------------------------------------------ The network
+
+  function network(data) {
+    let seed = 0, chosen = 0;
+    const told = readout("");
+    const facts = html("div", { class: "live-told" });
+    const holder = html("div", { class: "live-drawn" });
+    const picture = maskPicture(data.colours, "Picture of the mask at the end of the search:");
+    const pictured = html("div", {}, picture, scale(data.colours)), unpictured = html("p", {}, `There is a picture of the mask for seed ${data.pictured}.`);
+    const layers = [...new Set(data.matrices.map((one) => one.layer))];
+    const total = data.matrices.reduce((sum, one) => sum + one.inputs * one.outputs, 0);
+    const share = (one) => one.kept[seed] / (one.inputs * one.outputs);
+    let tiles = [], width = 0;
+
+    function tile(index, x, y, unit) {
+      const one = data.matrices[index], wide = one.outputs * unit, high = one.inputs * unit, side = Math.sqrt(share(one));
+      const press = () => { chosen = index; render(); tiles[index].focus(); };
+      tiles[index] = svg("g", {
+        role: "button", tabindex: 0, transform: `translate(${x},${y})`, class: "live-tile", "aria-pressed": String(index === chosen),
+        "aria-label": `layer ${one.layer}, ${one.part}: ${percent(share(one))} kept`, onclick: press,
+        onkeydown: (event) => {
+          const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+          if (event.key !== "Enter" && event.key !== " " && !by) return;
+          event.preventDefault();
+          index = clamp(index + (by || 0), 0, data.matrices.length - 1);
+          chosen = index;
+          render();
+          tiles[chosen].focus();
+        } },
+      svg("rect", { width: wide, height: high, class: "live-all" }), svg("rect", { y: high * (1 - side), width: wide * side, height: high * side, class: "live-kept" }),
+      svg("text", { x: wide / 2, y: high + 15, "text-anchor": "middle" }, percent(share(one))),
+      svg("text", { x: wide / 2, y: -6, "text-anchor": "middle", class: "live-name" }, one.part));
+      return tiles[index];
+    }
+
+    function render() {
+      const left = 26, gap = 34;
+      const widest = Math.max(...data.matrices.map((one, i) => one.outputs + (data.matrices[i + 1] && i % 2 === 0 ? data.matrices[i + 1].outputs : 0)));
+      const unit = Math.min((width - left - 2 * gap - 4) / widest, 0.3);
+      const plot = svg("svg", { width, class: "live-drawing" });
+      const stream = svg("path", { class: "live-stream" });
+      plot.append(stream, svg("text", { x: left, y: 16 }, "a, b and = go in; embeddings (not masked)"));
+      let y = 34;
+      tiles = [];
+      for (const layer of layers) {
+        const own = data.matrices.map((one, i) => i).filter((i) => data.matrices[i].layer === layer);
+        for (let k = 0; k < own.length; k += 2) {
+          const pair = own.slice(k, k + 2), high = Math.max(...pair.map((i) => data.matrices[i].inputs * unit));
+          plot.append(svg("text", { x: left, y: y + 8, class: "live-head" }, `Layer ${layer}: ${data.matrices[pair[0]].part.startsWith("attn") ? "attention" : "MLP"}`));
+          y += 34;
+          const middle = y + high / 2;
+          let x = left + gap / 2;
+          plot.append(svg("path", { d: `M10,${middle}H${x}`, class: "live-stream" }));
+          pair.forEach((i, place) => {
+            const one = data.matrices[i];
+            if (place) plot.append(svg("path", { d: `M${x - gap},${middle}H${x}`, class: "live-stream" }));
+            plot.append(tile(i, x, middle - (one.inputs * unit) / 2, unit));
+            x += one.outputs * unit + gap;
+          });
+          const back = middle + high / 2 + 26;
+          plot.append(svg("path", { d: `M${x - gap},${middle}H${x - gap / 2}V${back}H16`, class: "live-stream" }), svg("circle", { cx: 10, cy: back, r: 6, class: "live-plus" }),
+            svg("path", { d: `M6,${back}H14M10,${back - 4}V${back + 4}`, class: "live-stream" }));
+          y = back + 20;
+        }
+      }
+      stream.setAttribute("d", `M10,4V${y + 8}`);
+      plot.append(svg("text", { x: left, y: y + 10 }, "the answer comes out"));
+      plot.setAttribute("height", y + 18);
+      holder.replaceChildren(plot);
+      tell();
+    }
+
+    function tell() {
+      const one = data.matrices[chosen], kept = data.matrices.reduce((sum, each) => sum + each.kept[seed], 0);
+      const name = `layer ${one.layer}, ${one.part}`, size = one.inputs * one.outputs;
+      told.textContent = `${name}: ${whole(one.kept[seed])} of ${whole(size)} weights kept, ${percent(share(one))}. All matrices: ${whole(kept)} of ${whole(total)}, ${percent(kept / total)}.`;
+      const lines = [["Matrix", name], ["What it does", one.meaning], ["Shape", `${one.inputs} inputs × ${one.outputs} outputs`], ["Kept", whole(one.kept[seed])], ["Density", percent(share(one))]];
+      facts.replaceChildren(html("dl", {}, ...lines.flatMap(([term, value]) => [html("dt", {}, term), html("dd", {}, value)])));
+      unpictured.hidden = !(pictured.hidden = data.seeds[seed] !== data.pictured);
+      picture.style.aspectRatio = `${clamp(one.outputs / one.inputs, 0.5, 2)}`;
+      picture.showing(one.picture, name);
+    }
+    sized(holder, (now) => { width = now; render(); });
+    const bar = html("div", { class: "live-bar" }, select("Subnetwork of", data.seeds.map((one) => `seed ${one}`), (index) => { seed = index; render(); }),
+      html("span", { class: "live-key" }, "Outline: all weights. Filled: the share that is kept."));
+    return [bar, told, html("div", { class: "live-sides" }, holder, html("div", { class: "live-beside" }, facts, pictured, unpictured))];
+  }
+
+  // ------------------------------------------------------------------ Cue conflicts
+
+  const FOLLOWS = { shape: ["●", "the shape"], texture: ["▨", "the texture"], neither: ["–", "neither"] };
+
+  function conflicts(data) {
+    let asked = Math.max(data.networks.findIndex((one) => one.label.startsWith("subnetwork")), 0), only = null, chosen = 0;
+    const told = readout("");
+    const table = html("div", { class: "live-told", "aria-live": "polite" });
+    const grid = html("div", { class: "live-grid-pictures" });
+    const image = (one) => html("img", { src: `data:image/png;base64,${one.png}`, alt: "", width: 64, height: 64 });
+    const verdict = (network, k) => `${network.answers[k]} ${FOLLOWS[network.follows[k]][0]}`;
+    const buttons = data.pictures.map((one, k) => {
+      const answer = html("span");
+      const press = html("button", { type: "button", onclick: () => { chosen = k; render(); } }, image(one), answer);
+      grid.append(press);
+      return { press, answer };
+    });
+
+    function render() {
+      const network = data.networks[asked], count = (kind) => network.follows.filter((one) => one === kind).length, all = network.totals;
+      told.textContent = `${network.label}: of these ${data.pictures.length} answers ${count("shape")} follow the shape, ${count("texture")} the texture, ${count("neither")} neither. ` +
+        `Of all ${whole(all.images)}: ${whole(all.shape)}, ${whole(all.texture)}, ${whole(all.neither)}.`;
+      buttons.forEach(({ press, answer }, k) => {
+        const one = data.pictures[k], follows = network.follows[k];
+        press.hidden = only !== null && follows !== only;
+        press.className = `live-${follows}`;
+        press.setAttribute("aria-pressed", String(k === chosen));
+        press.setAttribute("aria-label", `Picture ${k + 1}, shape ${one.shape}, texture ${one.texture}. Answer: ${network.answers[k]}, follows ${FOLLOWS[follows][1]}`);
+        answer.textContent = verdict(network, k);
+      });
+      const one = data.pictures[chosen];
+      const rows = data.networks.map((each) => html("tr", {}, html("th", { scope: "row" }, each.label), html("td", {}, verdict(each, chosen)), html("td", {}, FOLLOWS[each.follows[chosen]][1])));
+      table.replaceChildren(html("div", { class: "live-asked" }, filled(image(one), { width: 112, height: 112, alt: `Picture ${chosen + 1}` }, []),
+        html("p", {}, `Picture ${chosen + 1}. Shape: ${one.shape}. Texture: that of ${one.texture}.`)),
+      html("table", {}, html("thead", {}, html("tr", {}, ...["Network", "Answer", "Follows"].map((text) => html("th", { scope: "col" }, text)))), html("tbody", {}, ...rows)));
+    }
+    const kinds = [null, "shape", "texture", "neither"];
+    const bar = html("div", { class: "live-bar" }, select("Network", data.networks.map((one) => one.label), (index) => { asked = index; render(); }, asked),
+      select("Answers", ["all", "● follow the shape", "▨ follow the texture", "– follow neither"], (index) => { only = kinds[index]; render(); }));
+    render();
+    return [bar, told, html("div", { class: "live-sides" }, grid, table)];
+  }
+
   // ------------------------------------------------------------------ Start
 
-  const KINDS = { curves };
+  const KINDS = { curves, forming, network, conflicts };
   for (const figure of document.querySelectorAll("figure.live")) {
     try {
       const data = JSON.parse(figure.querySelector("script.live-data").textContent);
