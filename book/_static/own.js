@@ -119,7 +119,7 @@
     const books = shown(data.book[book.value] || []);
     const owns = [...own].flatMap(([name, list]) => shown(list).map((line) => ({ ...line, file: name })));
     figure.replaceChildren(chart(books, owns), make("p", "Dashed: the book. Solid, with dots: your files. " +
-      "Bars are 95 % intervals over seeds."), table(books, owns));
+      "Bars are 95 % intervals over seeds."), legend([...books, ...owns]), table(books, owns));
   }
   function options(select, list) {
     const before = select.value;
@@ -133,7 +133,7 @@
     // As in the book's figures: log(1 + n / m), m the smallest number above 0, so that 0 has a place.
     const unit = counts.find((n) => n > 0) || 1, scale = (n) => Math.log1p(n / unit);
     const [low, high] = [scale(counts[0] ?? 0), scale(counts.at(-1) ?? 1)];
-    const x = (n) => 56 + (high > low ? (scale(n) - low) / (high - low) : 0.5) * 520, y = (v) => 300 - v * 280;
+    const x = (n) => 56 + (high > low ? (scale(n) - low) / (high - low) : 0.5) * 520, y = (v) => 300 - v * 272;
     const svg = draw("svg", { viewBox: "0 0 600 350", role: "img", "aria-label": "Line chart. Accuracy on a squared " +
       `plus ab against the number of disambiguation samples: ${books.length} lines of the book and ${owns.length} ` +
       "lines of your files. The table below has the numbers." });
@@ -142,6 +142,7 @@
       svg.append(draw("line", { x1: 56, x2: 580, y1: y(v), y2: y(v), stroke: "#dddddd" }),
         draw("text", { x: 48, y: y(v) + 5, "text-anchor": "end" }, String(v)));
     }
+    svg.append(draw("text", { x: 10, y: 14 }, "accuracy"));
     let right = -Infinity;
     for (const n of counts) {
       if (x(n) - right < 40) continue;
@@ -163,6 +164,17 @@
       svg.append(group);
     }
     return svg;
+  }
+
+  function legend(all) {
+    const list = make("ul", "", { class: "legend" });
+    for (const [label, colour] of new Map(all.map((line) => [line.label, line.colour]))) {
+      const item = make("li"), patch = make("span");
+      patch.style.background = colour;
+      item.append(patch, label);
+      list.append(item);
+    }
+    return list;
   }
 
   function table(books, owns) {
