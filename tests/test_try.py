@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_browser import Visit, visiting
+from test_browser import AXE, Visit, barriers, visiting
 
 from sicore.measure import mean_interval, wilson
 
@@ -159,6 +159,17 @@ def test_a_seed_gives_its_order_and_one_may_stop_early(html, browser):
         kinds = [DATA["pictures"][index]["kind"] for index in orders[2]]
         counts = re.findall(r"of (\d+);", visit.page.inner_text("#try .result"))
         assert sorted(map(int, counts)) == sorted(kinds.count(k) for k in set(kinds))
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_there_is_no_barrier_while_pictures_are_named_and_after(html, browser, dark):
+    with visiting(browser, color_scheme="dark" if dark else "light") as visit:
+        begin(visit, html, 1)
+        visit.page.evaluate(AXE)
+        assert not barriers(visit.page)
+        visit.page.keyboard.press("1")
+        visit.page.get_by_role("button", name="Stop here").click()
+        assert not barriers(visit.page)
 
 
 @pytest.mark.parametrize("name", ["try", "your_results"])
