@@ -5,11 +5,16 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 CHROMIUM := chromium chromium-browser google-chrome google-chrome-stable
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: book paper test setup browser lint format benchmark faults smoke clean
+.PHONY: book site paper test setup browser lint format benchmark faults smoke clean
 
 book: setup ## run the experiments at the quick scale, then build the book into _build/html
 	$(BIN)/python -m sicore run --if-changed -f params/quick.yaml -o book/runs $(NOTEBOOKS)
 	$(BIN)/jupyter-book build . -W -n --keep-going
+
+site: setup ## the book from the committed results, as it is published, and a zip of it, into _build/site: runs nothing
+	$(BIN)/python workflow/pages.py
+	$(BIN)/jupyter-book build . -W -n --keep-going
+	$(BIN)/python workflow/website.py $(if $(VERSIONS),--versions $(VERSIONS))
 
 paper: setup ## the experiments at the paper's scale; stop and start it as you like
 	$(BIN)/python -m sicore sweep params/sweep.yaml $(SWEEP)

@@ -136,7 +136,9 @@ def replace_icons(app: Sphinx, error: Exception | None) -> None:
         used.update(ICON.findall(page))
         if (clean := with_small_icons(page)) != page:
             path.write_text(clean, encoding="utf-8")
-    (theme,) = (path.parent for path in (static / "vendor" / "fontawesome").glob("*/css"))
+    theme = next((path.parent for path in (static / "vendor" / "fontawesome").glob("*/css")), None)
+    if theme is None:  # nothing was written, so the sheet of the last build stands
+        return
     sheet = icon_sheet(theme, used, [path.read_text(encoding="utf-8") for path in (static / "styles").glob("*.css")])
     (static / "icons.css").write_text(sheet, encoding="utf-8")
     for folder in ("css", "js", "webfonts"):  # its licence stays

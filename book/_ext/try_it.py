@@ -1,0 +1,159 @@
+"""The directives ``{try-it}`` and ``{own-results}``: what the pages for the reader's own tries need.
+
+Both write a place for a script, with the data that it shows in the page as JSON. The scripts
+are ``try.js`` and ``own.js`` in ``book/_static``; they load nothing and send nothing. A reader
+whose browser runs no scripts is told so.
+"""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from sicore.measure import mean_interval, summary
+from sicore.plots import CONDITIONS
+
+NETWORKS: tuple[tuple[str, str, dict[str, str], tuple[str, str, str]], ...] = (
+    ("trained on ordinary pictures, new last layer", "09_shape_subnetwork", {"network": "pretrained"},
+     ("head_mean_pooled", "head_ordinary", "shape_bias")),
+    ("its subnetwork for shape, by itself", "09_shape_subnetwork", {"network": "pretrained"},
+     ("subnetwork_mean_pooled", "subnetwork_ordinary", "")),
+    *((label, "10_shape_transfer", {"condition": condition},
+       ("accuracy_mean_pooled", "accuracy_ordinary", "shape_bias"))
+      for label, condition in (
+          ("new network with that subnetwork", "subnetwork"),
+          ("new network from scratch", "scratch"),
+          ("all weights taken over, fine-tuned", "fine_tuning"),
+          ("fine-tuned on a mixture with mean-pooled pictures", "mixture_1_to_1"),
+      )),
+)  # fmt: skip
+"""What is shown beside the reader: label, table, its rows, its columns for the three scores."""
+
+CURVES = {"quick": "03_transfer", "paper": "04_depths"}
+"""Scale -> the table whose curves stand beside the reader's own."""
+
+COLUMNS = ("start", "condition", "behaviour", "n_layer", "n_disambiguation", "seed", "test_accuracy")
+"""What a table of the reader must have."""
+
+
+def score(values: list[float]) -> str:
+    """A mean over seeds with half of its 95 % interval.
+
+    >>> score([0.5, 0.6, 0.7]), score([0.5])
+    ('0.60 ± 0.25', '0.50')
+    """
+    mean, half = mean_interval(values)
+    return f"{mean:.2f} ± {half:.2f}" if half == half else f"{mean:.2f}"
+
+
+def networks(folder: Path) -> list[tuple[str, list[str], int]]:
+    """Label, the three scores as text ("" for none), and number of seeds, of every network of the table."""
+    tables = {name: pd.read_csv(folder / f"{name}.csv") for _, name, _, _ in NETWORKS}
+    rows = []
+    for label, name, where, columns in NETWORKS:
+        table = tables[name]
+        for column, value in where.items():
+            table = table[table[column] == value]
+        if table.empty:
+            raise ValueError(f"{folder.name}/{name}.csv has no row with {where}")
+        rows.append((label, [score(table[column].tolist()) if column else "" for column in columns], len(table)))
+    return rows
+
+
+def curves(path: Path) -> list[dict[str, Any]]:
+    """The mean accuracy of every start and depth in a table, over seeds.
+
+    Returns
+    -------
+    list
+        ``start``, ``label``, ``colour``, ``n_layer``, and ``points``: number of samples, mean,
+        half of the 95 % interval or None, number of seeds.
+    """
+    table = pd.read_csv(path, keep_default_na=False, na_values={"test_accuracy": ["nan", ""]})
+    table = table.dropna(subset=["test_accuracy"])  # of runs that diverged
+    means = summary(table, ["start", "condition", "behaviour", "n_layer", "n_disambiguation"], "test_accuracy")
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in means.sort_values("n_disambiguation").to_dict("records"):
+        label, colour, _, _ = CONDITIONS.get(
+            (row["condition"], row["behaviour"]), (str(row["start"]).replace("_", " "), "#666666", "o", "-")
+        )
+        line = found.setdefault(
+            (str(row["start"]), int(row["n_layer"])),
+            {"start": row["start"], "label": label, "colour": colour, "n_layer": int(row["n_layer"]), "points": []},
+        )
+        half = round(row["half_width"], 4) if row["half_width"] == row["half_width"] else None
+        line["points"].append([int(row["n_disambiguation"]), round(row["mean"], 4), half, int(row["seeds"])])
+    return list(found.values())
+
+
+def place(identity: str, script: str, data: dict[str, Any], docname: str) -> nodes.raw:
+    """An element that a script fills, with its data. What stands there before is seen when scripts are off."""
+    up = "../" * docname.count("/")
+    # In a script, "</" would end it.
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    return nodes.raw(
+        "",
+        f'<div id="{identity}" class="own-try" data-static="{up}_static/"><div class="panel">'
+        "<p><strong>This part of the page needs scripts, and your browser runs none.</strong> "
+        "The text around it can be read without.</p></div></div>\n"
+        f'<script type="application/json" id="{identity}-data">{text}</script>\n'
+        f'<script src="{up}_static/{script}" defer></script>',
+        format="html",
+    )
+
+
+class TryIt(SphinxDirective):
+    """Pictures for the reader to name, and the networks' scores beside the reader's."""
+
+    def run(self) -> list[nodes.Node]:
+        root = Path(self.env.srcdir)
+        folder, pictures = root / "results" / "paper", root / "book" / "_static" / "try_pictures.json"
+        for path in (pictures, *(folder / f"{name}.csv" for _, name, _, _ in NETWORKS)):
+            self.env.note_dependency(str(path))
+        body = "".join(
+            f'<tr><th scope="row">{escape(label)}</th>'
+            + "".join(f"<td>{text or '–'}</td>" for text in texts)
+            + f"<td>{seeds}</td></tr>"
+            for label, texts, seeds in networks(folder)
+        )
+        table = (
+            '<div class="pst-scrollable-table-container"><table class="table" id="try-scores">'
+            "<caption>Share of pictures named rightly, and shape bias. Networks: means over seeds, "
+            "± half of a 95 % interval.</caption><thead><tr>"
+            '<th scope="col">who</th><th scope="col">mean-pooled</th><th scope="col">ordinary</th>'
+            '<th scope="col">shape bias</th><th scope="col">seeds</th></tr></thead>'
+            '<tbody><tr id="try-you" hidden><th scope="row">you</th><td></td><td></td><td></td><td>–</td></tr>'
+            f"{body}</tbody></table></div>"
+        )
+        data = json.loads(pictures.read_text(encoding="utf-8"))
+        return [
+            place("try", "try.js", data, self.env.docname),
+            nodes.raw("", table, format="html"),
+        ]
+
+
+class OwnResults(SphinxDirective):
+    """The book's curves, and the reader's beside them."""
+
+    def run(self) -> list[nodes.Node]:
+        root, lines = Path(self.env.srcdir), {}
+        for scale, name in CURVES.items():
+            path = root / "results" / scale / f"{name}.csv"
+            self.env.note_dependency(str(path))
+            lines[scale] = curves(path)
+        data = {"columns": COLUMNS, "tables": CURVES, "book": lines}
+        return [place("own", "own.js", data, self.env.docname)]
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register both directives."""
+    app.add_directive("try-it", TryIt)
+    app.add_directive("own-results", OwnResults)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,65 @@
+"""Draw what other sites show of the book: ``python book/figures/social_card.py`` writes book/_static/social_card.png.
+
+1200 x 630 pixels, from results/quick/03_transfer.csv. The picture keeps a checksum of that table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+
+from sicore.measure import summary
+from sicore.plots import CONDITIONS
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+ROOT = Path(__file__).parents[2]
+TABLE = ROOT / "results" / "quick" / "03_transfer.csv"
+SHOWN = ("subnetwork", "full_model", "inherited_only", "random_initialisation")
+
+
+def checksum(table: Path) -> str:
+    """SHA-256 of a table's bytes."""
+    return hashlib.sha256(table.read_bytes()).hexdigest()
+
+
+def draw(table: Path, target: Path) -> None:
+    """The curves of the main starts, with the book's title."""
+    rows = pd.read_csv(table)
+    means = summary(rows, ["start", "n_disambiguation"], "test_accuracy")
+    figure = plt.figure(figsize=(12, 6.3), dpi=100, facecolor="white")
+    figure.text(0.05, 0.86, "Put a skill into a network", fontsize=40, weight="bold", color="#222222")
+    figure.text(0.05, 0.775, "Instilling Inductive Biases with Subnetworks, executable", fontsize=22, color="#444444")
+    note = f"{rows['n_layer'].iat[0]} layers, {rows['seed'].nunique()} seeds, {table.parent.name} scale"
+    figure.text(0.68, 0.15, note, fontsize=16, color="#444444")
+    axes = figure.add_axes((0.08, 0.13, 0.58, 0.56))
+    for start in SHOWN:
+        line = means[means["start"] == start]
+        label, colour, marker, dash = CONDITIONS[start, ""]
+        label = label.replace("embeddings, ", "embeddings,\n")  # in two lines
+        axes.plot(range(len(line)), line["mean"], marker=marker, ls=dash, lw=4, ms=11, color=colour, label=label)
+        axes.set_xticks(range(len(line)), [f"{n:,}" for n in line["n_disambiguation"]])
+    axes.tick_params(labelsize=16)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("samples that tell the solution", fontsize=18)
+    axes.set_ylabel("accuracy", fontsize=18)
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc=(0.68, 0.28),
+        fontsize=16,
+        frameon=False,
+        title="start with",
+        alignment="left",
+        title_fontsize=17,
+    )
+    figure.savefig(target, metadata={"Source": f"sha256 {checksum(table)}"})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    draw(TABLE, ROOT / "book" / "_static" / "social_card.png")
