@@ -469,7 +469,7 @@ def test_depth_and_the_papers_curve_are_picked(visit):
     rows, paper = table("paper/04_depths"), table("published/appendix_arithmetic_by_depth")
     shown = visit("book/paper.html")
     figure = box_of(shown, "paper-figure")
-    chart, layers = figure.get_by_role("application"), figure.get_by_label("Layers")
+    chart, layers = figure.get_by_role("application"), figure.get_by_label("Layers", exact=True)
     assert layers.locator("option").count() == paper["layers"].nunique()
     hollow = figure.locator(".live-hollow")
     assert hollow.count() == (paper["layers"] == 2).sum()
@@ -481,9 +481,10 @@ def test_depth_and_the_papers_curve_are_picked(visit):
         check_readout(told(figure), rows, paper)
         seen["paper" if told(figure).startswith("The paper's") else "ours"] += 1
     assert min(seen.values()) > 0
-    figure.get_by_label("the paper's values").uncheck()
+    overlay = figure.get_by_role("checkbox", name="the paper's values")
+    overlay.press("Space")
     assert hollow.count() == 0
-    figure.get_by_label("the paper's values").check()
+    overlay.check()
     other = sorted(set(paper["layers"]) - set(rows["n_layer"]))[0]
     layers.focus()
     layers.select_option(index=sorted(paper["layers"].unique()).index(other))
@@ -571,7 +572,7 @@ def test_every_matrix_of_the_network_is_chosen(visit):
     shown.keyboard.press("Enter")
     check(*names[5], seed=0)
     assert figure.locator("canvas").is_visible()
-    figure.get_by_label("Subnetwork of").select_option("seed 4")
+    figure.get_by_label("Subnetwork of", exact=True).select_option("seed 4")
     check(*names[5], seed=4)
     assert not figure.locator("canvas").is_visible()
 
@@ -603,7 +604,7 @@ def test_cue_conflicts_show_what_each_network_answered(visit):
     assert [line[1].rsplit(" ", 1)[0] for line in rows] == own["answer"].tolist()
     assert [line[2].removeprefix("the ") for line in rows] == own["follows"].tolist()
     last = answers[answers["condition"] == name]
-    figure.get_by_label("Answers").select_option("▨ follow the texture")
+    figure.get_by_label("Answers", exact=True).select_option("▨ follow the texture")
     assert pictures.locator("visible=true").count() == (last["follows"] == "texture").sum()
     pictures.locator("visible=true").first.click()
     first = last[last["follows"] == "texture"]["picture"].min()

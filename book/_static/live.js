@@ -23,10 +23,11 @@
 
   /* A labelled drop-down. Options are texts; `chosen` gets the number of the one that was taken. */
   function select(label, options, chosen, start = 0) {
-    const list = html("select", { onchange: () => chosen(list.selectedIndex) });
+    const id = `live-select-${(select.count = (select.count || 0) + 1)}`;
+    const list = html("select", { id, onchange: () => chosen(list.selectedIndex) });
     list.append(...options.map((text) => html("option", {}, text)));
     list.selectedIndex = start;
-    return html("label", { class: "live-field" }, html("span", {}, label), list);
+    return html("span", { class: "live-field" }, html("label", { for: id }, label), list);
   }
   const button = (text, name, press) => html("button", { type: "button", "aria-label": name, title: name, onclick: press }, text);
   const readout = (text) => html("p", { class: "live-readout", "aria-live": "polite" }, text);
