@@ -23,10 +23,11 @@
 
   /* A labelled drop-down. Options are texts; `chosen` gets the number of the one that was taken. */
   function select(label, options, chosen, start = 0) {
-    const list = html("select", { onchange: () => chosen(list.selectedIndex) });
+    const id = `live-select-${(select.count = (select.count || 0) + 1)}`;
+    const list = html("select", { id, onchange: () => chosen(list.selectedIndex) });
     list.append(...options.map((text) => html("option", {}, text)));
     list.selectedIndex = start;
-    return html("label", { class: "live-field" }, html("span", {}, label), list);
+    return html("span", { class: "live-field" }, html("label", { for: id }, label), list);
   }
   const button = (text, name, press) => html("button", { type: "button", "aria-label": name, title: name, onclick: press }, text);
   const readout = (text) => html("p", { class: "live-readout", "aria-live": "polite" }, text);
@@ -318,7 +319,7 @@
     const picture = maskPicture(data.colours, "Picture of the soft mask:");
     const title = html("p", { class: "live-title" });
     const slider = html("input", { type: "range", min: 0, max: frame, step: 1, value: frame, oninput: () => { stop(); go(Number(slider.value)); } });
-    const play = button("play", "Play the search from its start", () => (timer ? stop() : start()));
+    const play = button("play", "play the search from its start", () => (timer ? stop() : start()));
     const most = 1.05 * Math.max(...data.matrices.flatMap((one) => [...one.density, ...one.soft]));
     const name = (one) => `layer ${one.layer}, ${one.part}`;
     const rows = data.matrices.map((one) => {
@@ -355,12 +356,14 @@
     function start() {
       if (frame === data.steps.length - 1) go(0);
       play.textContent = "stop";
+      play.setAttribute("aria-label", "stop the search");
       timer = setInterval(() => (frame < data.steps.length - 1 ? go(frame + 1) : stop()), 350);
     }
     function stop() {
       clearInterval(timer);
       timer = null;
       play.textContent = "play";
+      play.setAttribute("aria-label", "play the search from its start");
     }
     const turn = (by) => () => { stop(); go(clamp(frame + by, 0, data.steps.length - 1)); };
     const buttons = html("span", { class: "live-buttons" }, button("‹", "One step back", turn(-1)), button("›", "One step on", turn(1)));
@@ -401,10 +404,10 @@
           render();
           tiles[chosen].focus();
         } },
-      svg("rect", { width: wide, height: high, class: "live-all" }), svg("rect", { y: high * (1 - side), width: wide * side, height: high * side, class: "live-kept" }),
-      svg("text", { x: wide / 2, y: high + 15, "text-anchor": "middle" }, percent(share(one))),
-      svg("text", { x: wide / 2, y: -6, "text-anchor": "middle", class: "live-name" }, one.part));
-      return tiles[index];
+      svg("rect", { width: wide, height: high, class: "live-all" }), svg("rect", { y: high * (1 - side), width: wide * side, height: high * side, class: "live-kept" }));
+      const over = svg("text", { x: x + wide / 2, y: y - 6, "text-anchor": "middle", class: "live-name", "aria-hidden": "true" }, one.part);
+      const below = svg("text", { x: x + wide / 2, y: y + high + 15, "text-anchor": "middle", "aria-hidden": "true" }, percent(share(one)));
+      return [tiles[index], over, below];
     }
 
     function render() {
@@ -428,7 +431,7 @@
           pair.forEach((i, place) => {
             const one = data.matrices[i];
             if (place) plot.append(svg("path", { d: `M${x - gap},${middle}H${x}`, class: "live-stream" }));
-            plot.append(tile(i, x, middle - (one.inputs * unit) / 2, unit));
+            plot.append(...tile(i, x, middle - (one.inputs * unit) / 2, unit));
             x += one.outputs * unit + gap;
           });
           const back = middle + high / 2 + 26;
@@ -491,7 +494,7 @@
         answer.textContent = verdict(network, k);
       });
       const one = data.pictures[chosen];
-      const rows = data.networks.map((each) => html("tr", {}, html("th", { scope: "row" }, each.label), html("td", {}, verdict(each, chosen)), html("td", {}, FOLLOWS[each.follows[chosen]][1])));
+      const rows = data.networks.map((each) => html("tr", {}, html("th", { scope: "row" }, each.label), html("td", {}, each.answers[chosen]), html("td", {}, FOLLOWS[each.follows[chosen]].join(" "))));
       table.replaceChildren(html("div", { class: "live-asked" }, filled(image(one), { width: 112, height: 112, alt: `Picture ${chosen + 1}` }, []),
         html("p", {}, `Picture ${chosen + 1}. Shape: ${one.shape}. Texture: that of ${one.texture}.`)),
       html("table", {}, html("thead", {}, html("tr", {}, ...["Network", "Answer", "Follows"].map((text) => html("th", { scope: "col" }, text)))), html("tbody", {}, ...rows)));
