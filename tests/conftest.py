@@ -43,7 +43,7 @@ def html(tmp_path_factory) -> Path:
     Its notebooks are those executed last, at any scale, or the sources where none was.
     """
     folder = tmp_path_factory.mktemp("book")
-    for name in ("_config.yml", "_toc.yml"):
+    for name in ("_config.yml", "_toc.yml", "CITATION.cff"):
         shutil.copy(ROOT / name, folder)
     for name in ("book", "notebooks", "params", "results"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("runs", "__pycache__"))
