@@ -186,6 +186,11 @@ def test_differences_by_hand(judged, name, table, scale, first, other, column):
     assert judged[name].ours == f"{(low + high) / 2:.3f} ± {(high - low) / 2:.3f}"
 
 
+def test_the_value_that_a_rule_compares_with_is_shown(judged):
+    assert (judged["base-accuracy"].bound, judged["density"].bound) == ("0.99", "0.1")
+    assert (judged["base-steps"].bound, judged["lead-random-2"].bound) == ("8,000 to 20,000", "")
+
+
 def test_a_small_subnetwork_by_hand(judged):
     low, high = interval([float(row["density"]) for row in rows("04_depths_masks", n_layer=2)])
     expected = "agrees" if high < 0.1 else "does not agree" if low > 0.1 else "not told apart"
@@ -309,6 +314,7 @@ def test_the_page_shows_every_claim_with_its_verdict(html, judged):
         text = re.sub("<[^>]*>", "", row)
         assert one.verdict in text
         assert one.ours in text
+        assert one.bound in text
         assert f"{Path(one.page).name}.html" in row
     with (html / "_static" / "claims.csv").open(encoding="utf-8", newline="") as file:
         assert {row["id"]: row["verdict"] for row in csv.DictReader(file)} == {

@@ -117,6 +117,8 @@ class Judged:
         The folder of the table that decided, empty where none did.
     remark
         What has to be known beside the verdict.
+    bound
+        The value that the rule compares with, where it is not 0.
     """
 
     id: str
@@ -133,6 +135,7 @@ class Judged:
     table: str
     page: str
     stand_in: str = ""
+    bound: str = ""
     files: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -199,11 +202,14 @@ RULES: dict[str, Rule] = {
     "above": Rule(
         above,
         "A difference (the first minus the other, paired by seed) or a share. Agrees: its 95 % interval over seeds is "
-        "above 0, or above the value that stands in the claim. Does not agree: all of it is below.",
+        "above 0, or above the value that stands beside the rule's name. Does not agree: all of it is below.",
         True,
     ),
     "below": Rule(
-        below, "Agrees: the 95 % interval over seeds is below the claim's value. Does not agree: it is above.", True
+        below,
+        "Agrees: the 95 % interval over seeds is below the value that stands beside the rule's name. Does not agree: "
+        "it is above.",
+        True,
     ),
     "no_worse": Rule(
         no_worse,
@@ -416,8 +422,15 @@ def judge(claim: Mapping[str, Any], results: Path) -> Judged:
     return Judged(
         claim["id"], claim["group"], claim["claim"], claim["source"], paper_text, text, seeds, scale, verdict,
         claim["rule"], ". ".join(remark.rstrip(".") for remark in remarks if remark), table_name, claim["page"],
-        stand_in if chosen else "", tuple(files),
+        stand_in if chosen else "", _bound(claim), tuple(files),
     )  # fmt: skip
+
+
+def _bound(claim: Mapping[str, Any]) -> str:
+    """The value that the rule compares with, where it is not 0."""
+    if "band" in claim:
+        return "{:,} to {:,}".format(*claim["band"])
+    return next((f"{claim[name]:g}" for name in ("least", "most") if name in claim), "")
 
 
 def _lacking(ours: Mapping[str, Any]) -> str:
@@ -528,7 +541,9 @@ class ClaimsTable(_FromLedger):
             children = [nodes.Text(part) if isinstance(part, str) else part for part in parts]
             return nodes.paragraph("", "", *children, classes=["small"])
 
-        rule = nodes.reference("", one.rule.replace("_", " "), refid=f"rule-{one.rule.replace('_', '-')}")
+        rule = nodes.reference(
+            "", f"{one.rule.replace('_', ' ')} {one.bound}".strip(), refid=f"rule-{one.rule.replace('_', '-')}"
+        )
         where_told = self.link("notebook" if "/runs/" in one.page else "page", one.page)
         claim = nodes.entry("", nodes.paragraph(one.claim, one.claim), small(f"{one.source} · rule: ", rule))
         paper = nodes.entry("", nodes.paragraph(one.paper, one.paper))
