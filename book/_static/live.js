@@ -66,7 +66,7 @@
 
   function curves(data) {
     const lines = data.lines;
-    const hint = "Point at a value, or move to the chart with the Tab key and use the arrow keys.";
+    const hint = "Point at a value or tap it, or move to the chart with the Tab key and use the arrow keys.";
     const told = readout(hint);
     const holder = html("div", {
       class: "live-chart", tabindex: 0, role: "application",
