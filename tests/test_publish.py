@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import re
+import shutil
 import sys
 import threading
 import zipfile
@@ -23,7 +24,6 @@ import accessible  # noqa: E402
 import links  # noqa: E402
 import offline  # noqa: E402
 import publish  # noqa: E402
-import social_card  # noqa: E402
 import try_it  # noqa: E402
 import website  # noqa: E402
 
@@ -50,6 +50,8 @@ def build(folder: Path) -> Path:
     )  # fmt: skip
     (folder / "book" / "runs" / "01_x.md").write_text("# Notebook\n\nShort.\n", encoding="utf-8")
     (folder / "notebooks" / "01_x.ipynb").write_text("{}", encoding="utf-8")
+    (folder / "results" / "quick").mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "results" / "quick" / "03_transfer.csv", folder / "results" / "quick")
     (folder / "CITATION.cff").write_bytes((ROOT / "CITATION.cff").read_bytes())
     warnings = folder / "warnings"
     with warnings.open("w", encoding="utf-8") as stream, patch_docutils(), docutils_namespace():
@@ -91,6 +93,9 @@ def test_addresses_of_the_environment_make_links_card_and_sitemap(tmp_path, monk
     assert all((html / str(place).removeprefix(f"{URL}/")).is_file() for place in places)
     assert f'<link rel="canonical" href="{URL}/index.html" />' in first
     assert f'og:image" content="{URL}/_static/social_card.png"' in first
+    with Image.open(html / "_static" / "social_card.png") as card:
+        assert card.size == (1200, 630)
+        assert len(card.convert("RGB").getcolors(1 << 20) or []) > 50
     assert f'href="{URL}/versions/"' in first
     assert "https://colab.research.google.com/github/some-owner/some.name/blob/main/notebooks/01_x.ipynb" in notebook
     assert "https://mybinder.org/v2/gh/some-owner/some.name/main?urlpath=lab/tree/notebooks/01_x.ipynb" in notebook
@@ -133,21 +138,6 @@ def test_the_papers_entry_is_that_of_the_readme():
     assert written.pop("journal").startswith(made.pop("journal"))
     assert made == written
     assert len(made) == 3
-
-
-def test_the_card_is_of_the_table_that_is_here_and_has_its_size():
-    with Image.open(ROOT / "book" / "_static" / "social_card.png") as card:
-        assert card.size == (1200, 630)
-        assert card.info["Source"] == f"sha256 {social_card.checksum(social_card.TABLE)}", (
-            "run python book/figures/social_card.py"
-        )
-
-
-def test_the_card_can_be_drawn(tmp_path):
-    social_card.draw(social_card.TABLE, tmp_path / "card.png")
-    with Image.open(tmp_path / "card.png") as card:
-        assert card.size == (1200, 630)
-        assert len(card.convert("RGB").getcolors(1 << 20) or []) > 50
 
 
 # ---------------------------------------------------------------------------------------

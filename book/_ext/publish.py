@@ -18,6 +18,7 @@ from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
+import social_card
 import yaml
 from docutils import nodes
 from sphinx import addnodes
@@ -114,6 +115,13 @@ def write_sitemap(app: Sphinx, error: Exception | None) -> None:
     )
 
 
+def draw_card(app: Sphinx, error: Exception | None) -> None:
+    """The picture of :func:`add_card`, where it has an address."""
+    table = Path(app.srcdir) / "results" / app.config.results_scale / "03_transfer.csv"
+    if error is None and app.config.book_url:
+        social_card.draw(table, Path(app.outdir) / CARD)
+
+
 def bibtex(entry: dict[str, Any], key: str) -> str:
     """A BibTeX entry of what a CITATION.cff says about a work."""
     people = " and ".join(
@@ -159,6 +167,7 @@ class Citation(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directive and the config values."""
+    app.setup_extension("numbers_role")  # has the scale of the tables
     app.add_config_value("book_url", "", "env", [str])
     app.add_config_value("book_repository", "", "env", [str])
     app.add_directive("citation", Citation)
@@ -166,4 +175,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-read", add_notebook_links, priority=100)  # before downloads are collected
     app.connect("html-page-context", add_card)
     app.connect("build-finished", write_sitemap)
+    app.connect("build-finished", draw_card)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,34 +1,23 @@
-"""Draw what other sites show of the book: ``python book/figures/social_card.py`` writes book/_static/social_card.png.
-
-1200 x 630 pixels, from results/quick/03_transfer.csv. The picture keeps a checksum of that table.
-"""
+"""What other sites show of the book: 1200 x 630 pixels, drawn from the main table when the book is built."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-import matplotlib as mpl
-import pandas as pd
-
-from sicore.measure import summary
-from sicore.plots import CONDITIONS
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
-
-ROOT = Path(__file__).parents[2]
-TABLE = ROOT / "results" / "quick" / "03_transfer.csv"
 SHOWN = ("subnetwork", "full_model", "inherited_only", "random_initialisation")
 
 
-def checksum(table: Path) -> str:
-    """SHA-256 of a table's bytes."""
-    return hashlib.sha256(table.read_bytes()).hexdigest()
-
-
 def draw(table: Path, target: Path) -> None:
-    """The curves of the main starts, with the book's title."""
+    """The curves of the main starts, with the book's title; ``table`` is results/<scale>/03_transfer.csv."""
+    import matplotlib as mpl  # slow to import, and needed only for a book that is published
+    import pandas as pd
+
+    from sicore.measure import summary
+    from sicore.plots import CONDITIONS
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
     rows = pd.read_csv(table)
     means = summary(rows, ["start", "n_disambiguation"], "test_accuracy")
     figure = plt.figure(figsize=(12, 6.3), dpi=100, facecolor="white")
@@ -57,9 +46,5 @@ def draw(table: Path, target: Path) -> None:
         alignment="left",
         title_fontsize=17,
     )
-    figure.savefig(target, metadata={"Source": f"sha256 {checksum(table)}"})
+    figure.savefig(target)
     plt.close(figure)
-
-
-if __name__ == "__main__":
-    draw(TABLE, ROOT / "book" / "_static" / "social_card.png")
