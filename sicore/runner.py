@@ -32,6 +32,8 @@ _STARTED_BY = ("__init__", "__main__", "runner", "sweep", "workflow")
 _EVERYTHING = tuple(sorted({path.stem for path in Path(__file__).parent.glob("*.py")}.difference(_STARTED_BY)))
 MAX_YAML = 100_000
 """Longest parameter file or sweep file, in bytes."""
+MAX_DEPTH = 20
+"""Levels of lists and mappings in one."""
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -150,22 +152,29 @@ def read_yaml(path: str | Path, what: str) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """YAML of plain values: no name twice in one mapping, no anchors (a few lines of them can mean gigabytes).
+    """YAML of plain values, of at most 20 levels: no name twice in a mapping, no anchors (a few can mean gigabytes).
 
     Raises ``ValueError`` for all else.
     """
     try:
         return yaml.load(text, _PlainLoader)
     except Exception as error:  # beside its own errors: KeyError, AttributeError ... of malformed dates and tags
-        told = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise ValueError(told) from error
+        raise ValueError(str(error)) from error
 
 
 class _PlainLoader(yaml.SafeLoader):
+    depth = 0
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise ValueError(f"line {self.peek_event().start_mark.line + 1}: anchors and aliases are not read")
-        return super().compose_node(parent, index)
+        if self.depth == MAX_DEPTH:  # the parser's time grows with the square of the depth
+            line = self.peek_event().start_mark.line + 1
+            raise ValueError(f"line {line}: it is nested too deeply, more than {MAX_DEPTH} levels")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[Any] = set()

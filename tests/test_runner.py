@@ -212,3 +212,12 @@ def test_largest_integers_are_read(tmp_path):
 def test_odd_values_of_the_command_line_are_refused_by_name(tmp_path, text):
     with pytest.raises(NotebookError, match="parameter seeds"):
         resolve(write_notebook(tmp_path / "a.ipynb"), given={"seeds": text})
+
+
+def test_twenty_levels_are_read_and_no_more():
+    within = runner.parse_yaml("[" * 19 + "1" + "]" * 19)
+    for _ in range(19):
+        (within,) = within
+    assert within == 1
+    with pytest.raises(ValueError, match="line 2: it is nested too deeply, more than 20 levels"):
+        runner.parse_yaml("\n" + "[" * 20 + "1" + "]" * 20)
