@@ -535,13 +535,27 @@ def test_the_slider_shows_every_step_of_the_search(visit):
 def test_the_search_plays_only_for_who_wants_motion(visit):
     calm = box_of(visit("book/subnetwork.html"), "forming-figure")
     assert calm.get_by_role("button", name="play").count() == 0
-    lively = box_of(visit("book/subnetwork.html", reduced_motion="no-preference"), "forming-figure")
+    shown = visit("book/subnetwork.html", reduced_motion="no-preference")
+    shown.clock.install(time=0)  # the page's time is moved by hand: a slow machine misses no frame
+    shown.reload()
+    lively = box_of(shown, "forming-figure")
+    shown.clock.pause_at(3_600_000)
+    slider = lively.locator("input[type=range]")
+    last = slider.get_attribute("max")
     lively.get_by_role("button", name="play").click()
-    lively.get_by_text("At step 100 of").wait_for()
+    frames = [(slider.input_value(), told(lively))]
+    for _ in range(3):
+        shown.clock.run_for(350)  # one frame
+        frames.append((slider.input_value(), told(lively)))
+    assert [at for at, _ in frames] == ["0", "1", "2", "3"]
+    assert len({line for _, line in frames}) == 4
     lively.get_by_role("button", name="stop").click()
-    step = told(lively)
-    lively.page.wait_for_timeout(800)  # two frames would pass
-    assert told(lively) == step
+    shown.clock.run_for(3_500)
+    assert (slider.input_value(), told(lively)) == frames[-1]
+    lively.get_by_role("button", name="play").click()
+    shown.clock.run_for(350 * (int(last) + 1))
+    assert slider.input_value() == last
+    assert lively.get_by_role("button", name="play").count() == 1  # it stops at the end
 
 
 def test_every_matrix_of_the_network_is_chosen(visit):
