@@ -42,10 +42,10 @@ ARITHMETIC = {
 }  # fmt: skip
 VISION = {"vision_seeds": "[0]", "table_rows": "[scratch, subnetwork, sampled]"}
 COMMANDS = {
-    "arithmetic": ["run", "notebooks/03_transfer.ipynb", *(w for pair in ARITHMETIC.items() for w in ("-p", *pair))],
-    "vision": ["run", "notebooks/10_shape_transfer.ipynb", *(w for pair in VISION.items() for w in ("-p", *pair))],
-    "sweep": ["sweep", "sweep.yaml"],
-    "workflow": ["--profile", "workflow/profiles/local", "--cores", "2", "--config", "sweep=jobs.yaml"],
+    "arithmetic": ["sicore", "run", "notebooks/03_transfer.ipynb", *(w for pair in ARITHMETIC.items() for w in ("-p", *pair))],
+    "vision": ["sicore", "run", "notebooks/10_shape_transfer.ipynb", *(w for pair in VISION.items() for w in ("-p", *pair))],
+    "sweep": ["sicore", "sweep", "sweep.yaml"],
+    "workflow": ["snakemake", "--profile", "workflow/profiles/local", "--cores", "2", "--config", "sweep=jobs.yaml"],
 }
 SWEEPS = {
     "sweep.yaml": f"""
@@ -136,16 +136,12 @@ class Place:
             if self.command == "workflow":  # Snakemake has its folder and its lock where it is started
                 shutil.copytree(PROJECT / "workflow", self.home / "workflow")
                 (self.home / "_toc.yml").touch()
-        words = [
-            str(self.home / word) if word.endswith((".ipynb", "sweep.yaml")) else word
-            for word in COMMANDS[self.command]
-        ]
-        program = "snakemake" if self.command == "workflow" else "sicore"
+        words = list(COMMANDS[self.command])
         if self.shelf:
             words += ["-p", "store", str(self.shelf)]
         paths = [str(self.home.parent / "often"), str(PROJECT), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {"SICORE_HOME": str(self.home), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        command, log = [sys.executable, "-m", program, *words], (self.home / "log").open("a")
+        command, log = [sys.executable, "-m", *words], (self.home / "log").open("a")
         if (self.home / ".snakemake").exists():  # as its message says
             subprocess.run([*command, "--unlock"], env=environment, cwd=self.home, stdout=log, stderr=log, check=True)
         return subprocess.Popen(

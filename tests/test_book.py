@@ -206,22 +206,13 @@ def test_the_card_of_a_page_says_when_and_at_which_scale_the_page_was_executed()
     assert run_card.page_facts({}) == {}
 
 
-def test_a_notebook_page_gets_its_card_without_asking():
-    class App:
-        class env:
-            @staticmethod
-            def doc2path(name: str) -> str:
-                return f"/x/{name}.ipynb"
-
-    def read(name: str, text: str) -> str:
-        source = [json.dumps({"cells": [{"cell_type": "markdown", "source": [text]}]})]
-        run_card.add_card(App, name, source)
-        return "".join(json.loads(source[0])["cells"][0]["source"])
-
-    assert read("book/runs/01_x", "# Title").endswith("```{run-card} 01_x\n```\n")
-    typed = "# Title\n\n```{run-card} 01_x\n```"
-    assert read("book/runs/01_x", typed) == typed
-    assert read("book/elsewhere", "# Title") == "# Title"
+def test_every_notebook_has_its_card_below_the_question():
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    assert notebooks
+    for path in notebooks:
+        first = json.loads(path.read_text(encoding="utf-8"))["cells"][0]
+        assert first["cell_type"] == "markdown"
+        assert f"```{{run-card}} {path.stem}\n```" in "".join(first["source"]), path.name
 
 
 def test_parameter_rows_say_same_where_a_scale_changes_nothing():

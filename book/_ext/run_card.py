@@ -7,8 +7,8 @@
 time, commit and library versions from ``results/<scale>/03_transfer.json``, all parameters, the
 command that repeats the run, and links to the table (CSV) and the record (JSON).
 
-Every notebook page (``book/runs/``) gets its card below its title, unless one stands in its first
-cell; there the card also says when and at which scale the page itself was executed.
+On a notebook's page (``book/runs/``) the card also says when and at which scale the page itself was
+executed.
 """
 
 from __future__ import annotations
@@ -167,20 +167,8 @@ def all_parameters(parameters: Mapping[str, Any]) -> list[nodes.Node]:
     return [nodes.raw("", begin, format="html"), listing, nodes.raw("", "</details>", format="html")]
 
 
-def add_card(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Put the card below the title of a notebook's page, where none stands in its text."""
-    if not docname.startswith(RUNS) or "{run-card}" in source[0] or not app.env.doc2path(docname).endswith(".ipynb"):
-        return
-    notebook = json.loads(source[0])
-    first = notebook["cells"][0]
-    card = f"\n\n```{{run-card}} {docname.removeprefix(RUNS)}\n```\n"
-    first["source"] = "".join(first["source"]) + card
-    source[0] = json.dumps(notebook)
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directive; the config value comes from ``numbers_role``."""
     app.setup_extension("numbers_role")
     app.add_directive("run-card", RunCard)
-    app.connect("source-read", add_card)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

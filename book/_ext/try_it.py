@@ -14,11 +14,13 @@ from typing import Any
 
 import pandas as pd
 from docutils import nodes
+from live_figure import embedded
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from sicore.measure import mean_interval, summary
+from sicore.measure import summary
 from sicore.plots import CONDITIONS
+from sicore.results import over_seeds
 
 NETWORKS: tuple[tuple[str, str, dict[str, str], tuple[str, str, str]], ...] = (
     ("trained on ordinary pictures, new last layer", "09_shape_subnetwork", {"network": "pretrained"},
@@ -43,16 +45,6 @@ COLUMNS = ("start", "condition", "behaviour", "n_layer", "n_disambiguation", "se
 """What a table of the reader must have."""
 
 
-def score(values: list[float]) -> str:
-    """A mean over seeds with half of its 95 % interval.
-
-    >>> score([0.5, 0.6, 0.7]), score([0.5])
-    ('0.60 ± 0.25', '0.50')
-    """
-    mean, half = mean_interval(values)
-    return f"{mean:.2f} ± {half:.2f}" if half == half else f"{mean:.2f}"
-
-
 def networks(folder: Path) -> list[tuple[str, list[str], int]]:
     """Label, the three scores as text ("" for none), and number of seeds, of every network of the table."""
     tables = {name: pd.read_csv(folder / f"{name}.csv") for _, name, _, _ in NETWORKS}
@@ -63,7 +55,7 @@ def networks(folder: Path) -> list[tuple[str, list[str], int]]:
             table = table[table[column] == value]
         if table.empty:
             raise ValueError(f"{folder.name}/{name}.csv has no row with {where}")
-        rows.append((label, [score(table[column].tolist()) if column else "" for column in columns], len(table)))
+        rows.append((label, [over_seeds(table[column].tolist()) if column else "" for column in columns], len(table)))
     return rows
 
 
@@ -96,14 +88,12 @@ def curves(path: Path) -> list[dict[str, Any]]:
 def place(identity: str, script: str, data: dict[str, Any], docname: str) -> nodes.raw:
     """An element that a script fills, with its data. What stands there before is seen when scripts are off."""
     up = "../" * docname.count("/")
-    # In a script, "</" would end it.
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
     return nodes.raw(
         "",
         f'<div id="{identity}" class="own-try" data-static="{up}_static/"><div class="panel">'
         "<p><strong>This part of the page needs scripts, and your browser runs none.</strong> "
         "The text around it can be read without.</p></div></div>\n"
-        f'<script type="application/json" id="{identity}-data">{text}</script>\n'
+        f'<script type="application/json" id="{identity}-data">{embedded(data)}</script>\n'
         f'<script src="{up}_static/{script}" defer></script>',
         format="html",
     )
