@@ -115,8 +115,8 @@ class TryIt(SphinxDirective):
         )
         table = (
             '<div class="pst-scrollable-table-container"><table class="table" id="try-scores">'
-            "<caption>Share of pictures named rightly, and shape bias. Networks: means over seeds, "
-            "± half of a 95 % interval.</caption><thead><tr>"
+            "<caption><span>Share of pictures named rightly, and shape bias. Networks: means over seeds, "
+            "± half of a 95 % interval.</span></caption><thead><tr>"
             '<th scope="col">who</th><th scope="col">mean-pooled</th><th scope="col">ordinary</th>'
             '<th scope="col">shape bias</th><th scope="col">seeds</th></tr></thead>'
             '<tbody><tr id="try-you" hidden><th scope="row">you</th><td></td><td></td><td></td><td>–</td></tr>'
