@@ -35,6 +35,12 @@ from sicore.store import Store
 
 PROJECT = Path(__file__).resolve().parent.parent
 
+
+def given(parameters: dict[str, str]) -> list[str]:
+    """Parameters as words of a command."""
+    return [word for pair in parameters.items() for word in ("-p", *pair)]
+
+
 # The commands that are killed; the last is a list of runs. All stages of both chains, shorter than at the smoke scale.
 ARITHMETIC = {
     "seeds": "[0]", "conditions": "[subnetwork, sampled_as_described, random_initialisation]",
@@ -42,8 +48,8 @@ ARITHMETIC = {
 }  # fmt: skip
 VISION = {"vision_seeds": "[0]", "table_rows": "[scratch, subnetwork, sampled]"}
 COMMANDS = {
-    "arithmetic": ["sicore", "run", "notebooks/03_transfer.ipynb", *(w for pair in ARITHMETIC.items() for w in ("-p", *pair))],
-    "vision": ["sicore", "run", "notebooks/10_shape_transfer.ipynb", *(w for pair in VISION.items() for w in ("-p", *pair))],
+    "arithmetic": ["sicore", "run", "notebooks/03_transfer.ipynb", *given(ARITHMETIC)],
+    "vision": ["sicore", "run", "notebooks/10_shape_transfer.ipynb", *given(VISION)],
     "sweep": ["sicore", "sweep", "sweep.yaml"],
     "workflow": ["snakemake", "--profile", "workflow/profiles/local", "--cores", "2", "--config", "sweep=jobs.yaml"],
 }

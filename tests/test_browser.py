@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import pytest
+from conftest import PATIENCE
 from playwright.sync_api import Browser, Page
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
@@ -68,6 +69,7 @@ def visiting(browser: Browser, width: int = WIDE, **settings: Any) -> Iterator[V
     context = browser.new_context(
         viewport={"width": width, "height": 900}, reduced_motion="reduce", offline=True, **settings
     )
+    context.set_default_timeout(PATIENCE)
     yield Visit(context.new_page())
     context.close()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import PATIENCE
 from PIL import Image
 from scipy.stats import t as student
 from test_book import build
@@ -292,6 +293,7 @@ def visit(html, browser):
         context = browser.new_context(
             **{"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", "offline": True} | options
         )
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         shown = context.new_page()
         shown.on("pageerror", lambda error: wrong.append(str(error)))

@@ -207,7 +207,7 @@ class Holder:
         return silent
 
     def end(self) -> None:
-        self.process.communicate("\n", timeout=20)
+        self.process.communicate("\n", timeout=120)
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ def test_under_slurm_nothing_is_changed_unless_asked_for(slots):
 @pytest.mark.parametrize("visible", ["", "-1"])
 def test_a_machine_without_a_gpu_says_so(slots, visible):
     one = slots("--gpu", "1", CUDA_VISIBLE_DEVICES=visible)
-    _, error = one.process.communicate(timeout=20)
+    _, error = one.process.communicate(timeout=120)
     assert one.process.returncode != 0
     assert "--gpu 1: this machine offers 0 (none)" in error
 
@@ -274,7 +274,7 @@ def test_a_slot_passes_on_the_commands_exit_status_and_signals(slots):
     one = slots("--gpu", "1")
     one.says()
     one.process.send_signal(signal.SIGTERM)
-    assert one.process.wait(timeout=20) == -signal.SIGTERM
+    assert one.process.wait(timeout=120) == -signal.SIGTERM
 
 
 # ---------------------------------------------------------------------------------------
