@@ -122,7 +122,7 @@ def faults(html, browser) -> dict[str, list[str]]:
             page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
             # Of what the first look asked, only this changes with the colours: links are underlined in both.
             found["dark"] += [f"{name}: {text}" for text in barriers(page, "runOnly: ['color-contrast']")]
-            for width in (SMALL_PHONE, PHONE):
+            for width in (WIDE, SMALL_PHONE, PHONE):
                 page.set_viewport_size({"width": width, "height": 900})
                 needed = page.evaluate("document.documentElement.scrollWidth")
                 if needed > width:
@@ -139,7 +139,7 @@ def faults(html, browser) -> dict[str, list[str]]:
         pytest.param("load", id="no error, no failed request, no outside request"),
         pytest.param("light", id="no barrier in light colours"),
         pytest.param("dark", id="no barrier in dark colours"),
-        pytest.param("width", id="no scrolling sideways on a phone"),
+        pytest.param("width", id="no scrolling sideways, wide or on a phone"),
         pytest.param("phone", id="on a phone the keyboard reaches what scrolls"),
         pytest.param("size", id="first page 1 MB, any page 5 MB"),
     ],
