@@ -24,13 +24,12 @@ import accessible  # noqa: E402
 import links  # noqa: E402
 import offline  # noqa: E402
 import publish  # noqa: E402
-import try_it  # noqa: E402
 import website  # noqa: E402
 
 URL, REPOSITORY = "https://example.org/book", "https://github.com/some-owner/some.name"
 
 
-@pytest.mark.parametrize("module", [accessible, offline, publish, try_it, website], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [accessible, offline, publish, website], ids=lambda module: module.__name__)
 def test_examples_in_docstrings_hold(module):
     told = doctest.testmod(module)
     assert told.attempted
