@@ -4,16 +4,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from sicore.models import gpt2
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 120_000
-"""Milliseconds that a browser may take for anything: a machine that others use, too, stands still for seconds."""
 
 torch.set_num_threads(1)
 
@@ -83,3 +82,12 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+def fresh_context(browser: Browser, width: int = 1280, **settings: Any) -> BrowserContext:
+    """A context without a network, in which nothing is kept from another one."""
+    context = browser.new_context(
+        **{"viewport": {"width": width, "height": 900}, "reduced_motion": "reduce", "offline": True} | settings
+    )
+    context.set_default_timeout(120_000)  # a machine that others use, too, stands still for seconds
+    return context

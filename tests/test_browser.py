@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import pytest
-from conftest import PATIENCE
+from conftest import fresh_context
 from playwright.sync_api import Browser, Page
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
@@ -66,10 +66,7 @@ class Visit:
 @contextmanager
 def visiting(browser: Browser, width: int = WIDE, **settings: Any) -> Iterator[Visit]:
     """A visit in a fresh context: nothing is kept from another one."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, reduced_motion="reduce", offline=True, **settings
-    )
-    context.set_default_timeout(PATIENCE)
+    context = fresh_context(browser, width, **settings)
     yield Visit(context.new_page())
     context.close()
 
@@ -192,14 +189,12 @@ def test_the_side_bar_works_by_keyboard(html, browser):
         visit.tab_to(".primary-toggle")
         page.keyboard.press("Enter")
         link.wait_for(state="visible")
-        below = page.locator(".bd-sidebar-primary a", has_text="Base model")
-        for _ in range(20):  # the side bar takes the focus to its top when it opens, at times a little later
-            page.get_by_label("Pages under: The experiments").focus()
-            page.keyboard.press("Enter")
-            page.wait_for_timeout(250)
-            if below.is_visible():
-                break
-        assert below.is_visible()
+        # The opened side bar takes the focus, a little after it is seen.
+        page.wait_for_function("document.activeElement.closest('.bd-sidebar-primary')")
+        arrow = page.get_by_label("Pages under: The experiments")
+        arrow.focus()
+        page.keyboard.press("Enter")
+        page.locator(".bd-sidebar-primary a", has_text="Base model").wait_for(state="visible")
         link.focus()
         page.keyboard.press("Enter")
         page.wait_for_url("**/task.html")

@@ -162,8 +162,7 @@ def test_a_lead_by_hand(judged):
                 if row["layers"] == "2"
             }
         mean = statistics.mean(paper["subnetwork", n] - paper[curve, n] for n in counts)
-        assert judged[name].paper == f"{float(judged[name].paper):+.3f}"
-        assert float(judged[name].paper) == pytest.approx(mean, abs=0.0005 + 1e-9)  # a tie may be rounded either way
+        assert judged[name].paper in {f"{mean - 1e-9:+.3f}", f"{mean + 1e-9:+.3f}"}  # two only of a tie, such as 0.2485
 
 
 @pytest.mark.parametrize(

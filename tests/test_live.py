@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PATIENCE
+from conftest import fresh_context
 from PIL import Image
 from scipy.stats import t as student
 from test_book import build
@@ -290,10 +290,7 @@ def visit(html, browser):
     contexts, wrong = [], []
 
     def opened(name: str, **options):
-        context = browser.new_context(
-            **{"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", "offline": True} | options
-        )
-        context.set_default_timeout(PATIENCE)
+        context = fresh_context(browser, **options)
         contexts.append(context)
         shown = context.new_page()
         shown.on("pageerror", lambda error: wrong.append(str(error)))
@@ -551,6 +548,7 @@ def test_the_search_plays_only_for_who_wants_motion(visit):
         frames.append((slider.input_value(), told(lively)))
     assert [at for at, _ in frames] == ["0", "1", "2", "3"]
     assert len({line for _, line in frames}) == 4
+    assert frames[2][1].startswith("At step 100 of")
     lively.get_by_role("button", name="stop").click()
     shown.clock.run_for(3_500)
     assert (slider.input_value(), told(lively)) == frames[-1]
