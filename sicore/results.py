@@ -102,7 +102,7 @@ def write(
         Columns that say which rows belong together, such as ``("n_layer", "seed")``: a run
         replaces all rows of an old combination that it has itself, and no others.
     alike
-        Columns in which runs of other seeds agree. With them a column ``far_off`` marks the rows whose
+        Columns in which runs that differ only in their seed agree. With them a column ``far_off`` marks the rows whose
         ``outcome`` lies far off the others' (:func:`sicore.analysis.far_off`); they stay in every average, and
         the record says how many they are.
 
@@ -110,7 +110,7 @@ def write(
     ------
     ValueError
         When a key is no column of ``table``, or none of the table that is there; when ``alike`` or
-        ``outcome`` names no column.
+        ``outcome`` names no column, or ``alike`` leaves a seed several rows, which would not be independent.
     """
     _check_scale(scale)
     target = tables_folder(scale)
@@ -123,6 +123,11 @@ def write(
             raise ValueError(
                 f"alike = {list(alike)!r}, outcome = {outcome!r}: not in the table: {', '.join(absent)}. "
                 f"Columns are {', '.join(map(str, table.columns))}"
+            )
+        if "seed" in table.columns and table.duplicated([*alike, "seed"]).any():
+            raise ValueError(
+                f"alike = {list(alike)!r}: several rows of one seed agree in these, such as transfers from one base model. "
+                "Add the column in which they differ, so that seeds are compared with other seeds"
             )
         table = _marked(table, alike, outcome)
     for suffix, figure in (figures or {}).items():
