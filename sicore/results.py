@@ -126,8 +126,8 @@ def write(
             )
         if "seed" in table.columns and table.duplicated([*alike, "seed"]).any():
             raise ValueError(
-                f"alike = {list(alike)!r}: several rows of one seed agree in these, such as transfers from one base model. "
-                "Add the column in which they differ, so that seeds are compared with other seeds"
+                f"alike = {list(alike)!r}: several rows of one seed agree in these, such as transfers from "
+                "one base model. Add the column in which they differ, so that seeds are compared with other seeds"
             )
         table = _marked(table, alike, outcome)
     for suffix, figure in (figures or {}).items():

@@ -252,12 +252,14 @@ def test_a_run_far_off_its_seeds_is_marked_in_the_table_and_counted(home):
 
 def test_several_rows_of_one_seed_are_no_seeds(home):
     # Three transfers from each of two bases: the second base's rows lie far off the first's, but are one seed.
-    table = pd.DataFrame({
-        "start": "a",
-        "seed": [0, 0, 0, 0, 1, 1],
-        "draw": [0, 1, 2, 3, 0, 1],
-        "score": [0.60, 0.61, 0.62, 0.63, 0.9, 0.9],
-    })
+    table = pd.DataFrame(
+        {
+            "start": "a",
+            "seed": [0, 0, 0, 0, 1, 1],
+            "draw": [0, 1, 2, 3, 0, 1],
+            "score": [0.60, 0.61, 0.62, 0.63, 0.9, 0.9],
+        }
+    )
     with pytest.raises(ValueError, match=r"alike = \['start'\].*one seed.*Add the column"):
         results.write("x", "smoke", table, parameters={}, alike=["start"], outcome="score")
     assert not (home / "results").exists()
