@@ -131,6 +131,33 @@ def points(table: pd.DataFrame, reference: pd.DataFrame | None = None, *, test_p
     return found[[*POINT, "published", "mean", "half_width", "seeds", "gap", "low", "high", "inside"]]
 
 
+def crossed(points: pd.DataFrame) -> pd.DataFrame:
+    """Every published point held against all of our curves, the right one and the wrong ones.
+
+    How easily would :func:`points` pass a curve that is not ours? Where as many published points
+    lie inside the intervals of another start as inside those of their own, the intervals are too
+    wide to tell the starts apart.
+
+    Parameters
+    ----------
+    points
+        Rows of :func:`points`. Those without an interval are left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``n_layer``, ``n_disambiguation``, ``start`` (of the published point), ``against`` (of our
+        interval), both such as "sampled as released", and ``inside``.
+    """
+    judged = points[points["inside"].notna()]
+    name = (judged["condition"] + " " + judged["behaviour"]).str.strip().str.replace("_", " ")
+    place = ["n_layer", "n_disambiguation"]
+    theirs, ours = judged[[*place, "published"]].assign(start=name), judged[[*place, "low", "high"]]
+    both = theirs.merge(ours.assign(against=name), on=place)
+    both["inside"] = both["published"].between(both["low"], both["high"])
+    return both[[*place, "start", "against", "inside"]]
+
+
 def by_curve(points: pd.DataFrame) -> pd.DataFrame:
     """One row a curve, from the rows of :func:`points`.
 

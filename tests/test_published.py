@@ -3,7 +3,18 @@ import math
 import pandas as pd
 import pytest
 
-from sicore.published import CLAIMS, MIN_SEEDS, by_curve, curves, five_seed_curve, lead, points, verdicts, vision_curves
+from sicore.published import (
+    CLAIMS,
+    MIN_SEEDS,
+    by_curve,
+    crossed,
+    curves,
+    five_seed_curve,
+    lead,
+    points,
+    verdicts,
+    vision_curves,
+)
 
 SUBNETWORK, FULL, RANDOM = ("subnetwork", ""), ("full_model", ""), ("random_initialisation", "")
 RELEASED, DESCRIBED = ("sampled", "as_released"), ("sampled", "as_described")
@@ -202,6 +213,41 @@ def test_by_curve_takes_the_share_over_points_with_two_seeds():
     assert alone["points"].tolist() == [1]
     assert alone["inside"].isna().all()
     assert list(by_curve(points(table.iloc[:0])).columns) == list(alone.columns)
+
+
+def test_published_points_against_every_start_by_hand():
+    # Ours: the subnetwork at 0.7 and random at 0.4, each ± t(0.975, 2) * 0.02 * sqrt(4/3) = 0.099.
+    there = pd.concat([reference(0.65), reference(0.45, key=RANDOM)])
+
+    def shares(random):
+        ours = runs((SUBNETWORK, {100: [0.68, 0.7, 0.72]}), (RANDOM, {100: random}))
+        return crossed(points(ours, there)).set_index(["start", "against"])["inside"].to_dict()
+
+    told_apart = {
+        ("subnetwork", "subnetwork"): True,
+        ("subnetwork", "random initialisation"): False,
+        ("random initialisation", "subnetwork"): False,
+        ("random initialisation", "random initialisation"): True,
+    }
+    assert shares([0.38, 0.4, 0.42]) == told_apart
+    # Wide seeds: the interval of random initialisation, ± 0.497, now holds the subnetwork's point, too.
+    assert shares([0.3, 0.4, 0.5]) == told_apart | {("subnetwork", "random initialisation"): True}
+
+
+def test_crossed_stays_at_one_depth_and_one_number_of_samples():
+    keys = [SUBNETWORK, FULL, RELEASED, DESCRIBED]
+    there = pd.concat([reference(0.5, n, key) for n in (10, 25) for key in keys])
+    few = runs(*((key, {10: [0.5, 0.6], 25: [0.5]}) for key in keys))  # with 25 samples there is one seed
+    wrong = crossed(points(few, there))
+    assert set(wrong["n_disambiguation"]) == {10}
+    names = {"subnetwork", "full model", "sampled as released", "sampled as described"}
+    assert set(zip(wrong["start"], wrong["against"], strict=True)) == {(one, other) for one in names for other in names}
+    assert len(wrong) == 16
+    deeper = runs((FULL, {10: [0.5, 0.6]}), n_layer=4)
+    two_depths = pd.concat([few[few["condition"] == "subnetwork"], deeper])
+    both = pd.concat([reference(0.5, 10), reference(0.5, 10, FULL).assign(n_layer=4)])
+    assert (crossed(points(two_depths, both))["start"] == ["subnetwork", "full model"]).all()
+    assert crossed(points(few.iloc[:0])).empty
 
 
 def test_lead_is_paired_by_seed():
