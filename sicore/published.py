@@ -147,15 +147,17 @@ def crossed(points: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         ``n_layer``, ``n_disambiguation``, ``start`` (of the published point), ``against`` (of our
-        interval), both such as "sampled as released", and ``inside``.
+        mean and interval), both such as "sampled as released", ``gap`` (our mean - published) and
+        ``inside``.
     """
     judged = points[points["inside"].notna()]
     name = (judged["condition"] + " " + judged["behaviour"]).str.strip().str.replace("_", " ")
     place = ["n_layer", "n_disambiguation"]
-    theirs, ours = judged[[*place, "published"]].assign(start=name), judged[[*place, "low", "high"]]
+    theirs, ours = judged[[*place, "published"]].assign(start=name), judged[[*place, "mean", "low", "high"]]
     both = theirs.merge(ours.assign(against=name), on=place)
+    both["gap"] = both["mean"] - both["published"]
     both["inside"] = both["published"].between(both["low"], both["high"])
-    return both[[*place, "start", "against", "inside"]]
+    return both[[*place, "start", "against", "gap", "inside"]]
 
 
 def by_curve(points: pd.DataFrame) -> pd.DataFrame:

@@ -221,7 +221,10 @@ def test_published_points_against_every_start_by_hand():
 
     def shares(random):
         ours = runs((SUBNETWORK, {100: [0.68, 0.7, 0.72]}), (RANDOM, {100: random}))
-        return crossed(points(ours, there)).set_index(["start", "against"])["inside"].to_dict()
+        found = crossed(points(ours, there)).set_index(["start", "against"])
+        # Ours minus theirs, with our means 0.7 and 0.4: 0.7 - 0.65, 0.4 - 0.65, 0.7 - 0.45, 0.4 - 0.45.
+        assert found["gap"].tolist() == pytest.approx([0.05, -0.25, 0.25, -0.05])
+        return found["inside"].to_dict()
 
     told_apart = {
         ("subnetwork", "subnetwork"): True,
