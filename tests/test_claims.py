@@ -171,7 +171,7 @@ def test_a_lead_by_hand(judged):
         ("alone", "05_causes", "paper", "subnetwork_alone", "random_initialisation", "test_accuracy"),
         ("resnet-ordinary", "10_shape_transfer", "paper", "subnetwork", "scratch", "accuracy_ordinary"),
         ("resnet-bias", "10_shape_transfer", "paper", "subnetwork", "scratch", "shape_bias"),
-        ("other-task", "06_variants", "quick", "subnetwork", "random_initialisation", "test_accuracy"),
+        ("other-task", "06_variants", "paper", "subnetwork", "random_initialisation", "test_accuracy"),
     ],
 )
 def test_differences_by_hand(judged, name, table, scale, first, other, column):
