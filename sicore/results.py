@@ -43,6 +43,8 @@ _OF_A_RUN = (
 
 SEEDS = ("seeds", "few_seeds", "vision_seeds", "scene_seeds")
 """What notebooks call their seeds; the first that is there counts."""
+REPEATABLE = ("resnet_depths",)
+"""Parameters whose lists may name a value twice: the blocks of each stage of a network."""
 
 
 def folder(scale: str) -> Path:
@@ -378,14 +380,28 @@ def given(names: Mapping[str, Any]) -> dict[str, Any]:
     """A notebook's parameters, taken from ``globals()`` before anything else is defined there.
 
     Kept are public names whose values are plain: text, numbers, booleans, lists of these.
+
+    Raises
+    ------
+    ValueError
+        When a list names a value twice: two runs of one seed are the same run, and not two seeds.
+
+    >>> given({"seeds": [0, 1], "_private": 2})
+    {'seeds': [0, 1]}
     """
-    return {
+    parameters = {
         name: value
         for name, value in names.items()
         if not name.startswith("_")
         and name not in ("In", "Out", "began")
         and isinstance(value, bool | int | float | str | list)
     }
+    for name, value in parameters.items():
+        if isinstance(value, list) and name not in REPEATABLE:
+            twice = [one for i, one in enumerate(value) if one in value[:i]]
+            if twice:
+                raise ValueError(f"{name} = {value!r}: {twice[0]!r} is named twice; expected each value once")
+    return parameters
 
 
 def read(name: str, scale: str) -> pd.DataFrame:

@@ -250,6 +250,17 @@ def test_a_run_far_off_its_seeds_is_marked_in_the_table_and_counted(home):
     assert results.read("x", "smoke")["score"].tolist() == [0.9, 0.9, 0.9, 0.1, 0.9]
 
 
+@pytest.mark.parametrize("name", ["seeds", "few_seeds", "n_disambiguation", "conditions"])
+def test_a_value_named_twice_is_refused_before_anything_runs(name):
+    with pytest.raises(ValueError, match=rf"{name} = \[3, 5, 3\]: 3 is named twice"):
+        results.given({"scale": "smoke", name: [3, 5, 3]})
+    assert results.given({name: [3, 5]}) == {name: [3, 5]}
+
+
+def test_stages_of_a_network_may_have_the_same_number_of_blocks():
+    assert results.given({"resnet_depths": [2, 2, 2, 2], "_": [1, 1]}) == {"resnet_depths": [2, 2, 2, 2]}
+
+
 def test_several_rows_of_one_seed_are_no_seeds(home):
     # Three transfers from each of two bases: the second base's rows lie far off the first's, but are one seed.
     table = pd.DataFrame(
