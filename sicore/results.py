@@ -44,7 +44,7 @@ _OF_A_RUN = (
 SEEDS = ("seeds", "few_seeds", "vision_seeds", "scene_seeds")
 """What notebooks call their seeds; the first that is there counts."""
 REPEATABLE = ("resnet_depths",)
-"""Parameters whose lists may name a value twice: the blocks of each stage of a network."""
+"""Parameters whose lists may name a value twice, such as the blocks of a network's stages."""
 
 
 def folder(scale: str) -> Path:
@@ -386,6 +386,8 @@ def given(names: Mapping[str, Any]) -> dict[str, Any]:
     ValueError
         When a list names a value twice: two runs of one seed are the same run, and not two seeds.
 
+    Examples
+    --------
     >>> given({"seeds": [0, 1], "_private": 2})
     {'seeds': [0, 1]}
     """
