@@ -294,7 +294,7 @@
 
   /* A canvas for pictures of masks: rows are inputs, columns outputs, as in the picture in print. */
   function maskPicture(colours, name) {
-    const canvas = html("canvas", { class: "live-mask", role: "img" });
+    const canvas = html("canvas", { class: "live-mask", role: "img", "aria-label": name });
     canvas.showing = (text, says) => {
       const rows = text.split("/");
       canvas.width = rows[0].length;
