@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from sicore.measure import mean_interval, samples_needed
-from sicore.results import folder, plus_minus
+from sicore.results import folder, with_sign
 
 CONDITIONS: dict[str, tuple[str, str]] = {
     "subnetwork": ("subnetwork", ""),
@@ -340,7 +340,7 @@ def _leads(table: pd.DataFrame, *, over: tuple[str, str], as_good: bool = False)
             each = each.loc[:, each.columns.isin(here[depth].columns)]
         if each.size and (depth in ours or not ours):
             paper.append(f"{each.to_numpy().mean():+.3f} ({depth} layers)")
-    texts = [f"{'+' if mean >= 0 else ''}{plus_minus(mean, half, 3)} ({d} layers)" for d, (mean, half) in ours.items()]
+    texts = [f"{with_sign(mean, half)} ({d} layers)" for d, (mean, half) in ours.items()]
     holds = [_above(mean, half, -MARGIN if as_good else 0.0) for mean, half in ours.values()]
     return "; ".join(paper) or "no published value", "; ".join(texts) or "no result", _verdict(holds)
 

@@ -431,6 +431,15 @@ def plus_minus(mean: float, half_width: float, digits: int = 2) -> str:
     return f"{mean:.{digits}f} ± {half_width:.{digits}f}"
 
 
+def with_sign(mean: float, half_width: float, digits: int = 3) -> str:
+    """:func:`plus_minus` of a difference.
+
+    >>> with_sign(0.1234, 0.05), with_sign(-0.1234, 0.05), with_sign(0.1234, math.nan)
+    ('+0.123 ± 0.050', '-0.123 ± 0.050', '+0.123')
+    """
+    return ("+" if mean >= 0 else "") + plus_minus(mean, half_width, digits)
+
+
 def over_seeds(values: Sequence[float], digits: int = 2) -> str:
     """Mean and half of the 95 % interval over seeds; of one or two seeds, whose interval says nothing, the values.
 
