@@ -308,7 +308,8 @@ seeds = [seed for seed in few_seeds if not base_limit or seed % 2 == 0]
 def write(name, columns, rows):
     with (folder / f"{name}.csv").open("w", newline="") as file:
         csv.writer(file).writerows([columns, *rows])
-write("04_depths_masks", ["n_layer", "seed"], itertools.product(n_layers, seeds))
+steps = {seed: 9000 if seed in seeds else "nan" for seed in few_seeds}
+write("04_depths_masks", ["n_layer", "seed", "base_steps"], [(n, *one) for n in n_layers for one in steps.items()])
 keys = itertools.product(depth_starts, n_layers, n_disambiguation, seeds)
 write("04_depths", ["start", "n_layer", "n_disambiguation", "seed", "value"], [(*key, hash(key[1:])) for key in keys])
 """
@@ -437,7 +438,8 @@ if name == "sbatch":
     lines = {{}}
     if rule == "sources":
         masks = folder / "sources" / "04_depths_masks.csv"
-        lines[masks] = ["n_layer,seed", *(f"{{of['depth']}},{{seed}}" for seed in (0, 2))]
+        steps = {{0: 9000, 1: "nan", 2: 9000}}
+        lines[masks] = ["n_layer,seed,base_steps", *(f"{{of['depth']}},{{seed}},{{n}}" for seed, n in steps.items())]
     if rule == "transfers":
         rows = [f"{{'abc'[int(of['part'])]}},{{of['depth']}},{{n}},{{of['seed']}}" for n in (0, 10)]
         target = folder / f"seed-{{of['seed']}}" / f"starts-{{of['part']}}" / "04_depths.csv"

@@ -13,7 +13,6 @@ verdict, and ``{claims-rules}`` lists the rules.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -248,7 +247,7 @@ def _select(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     return table[[all(row) for row in zip(*(table[n] == v for n, v in where.items()), strict=True)]] if where else table
 
 
-def _rows(table: pd.DataFrame, record: Mapping[str, Any], ours: Mapping[str, Any]) -> Estimate | None:
+def _rows(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
     """The mean of ``column`` for each seed; with ``minus``, of its differences to other rows of the seed."""
     where, column = ours.get("where", {}), ours["column"]
     first = _select(table, where)
@@ -262,13 +261,13 @@ def _rows(table: pd.DataFrame, record: Mapping[str, Any], ours: Mapping[str, Any
     return Estimate.of(values.tolist()) if len(values) else None
 
 
-def _lead(table: pd.DataFrame, record: Mapping[str, Any], ours: Mapping[str, Any]) -> Estimate | None:
+def _lead(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
     """The lead of the subnetwork at one depth, :func:`sicore.published.lead`."""
     mean, half, seeds = published.lead(table, tuple(ours["over"]), ours["n_layer"])
     return Estimate((), mean, half, seeds) if seeds else None
 
 
-def _plateau(table: pd.DataFrame, record: Mapping[str, Any], ours: Mapping[str, Any]) -> Estimate | None:
+def _plateau(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
     """Median accuracy in the first half of the steps before the jump, the first accuracy above 0.9, for each seed."""
     values = []
     for _, history in table.sort_values("step").groupby("seed"):
@@ -279,13 +278,11 @@ def _plateau(table: pd.DataFrame, record: Mapping[str, Any], ours: Mapping[str, 
     return Estimate.of(values) if values else None
 
 
-def _base_steps(table: pd.DataFrame, record: Mapping[str, Any], ours: Mapping[str, Any]) -> Estimate | None:
-    """Steps of the base models that got there; the other seeds that were asked are lost."""
-    found = _rows(table, record, {**ours, "column": "base_steps"})
-    depth = ours["where"]["n_layer"]
-    runs = record.get("runs") or [record]
-    asked = {seed for run in runs if depth in run["parameters"]["n_layers"] for seed in run["seeds"]}
-    return None if found is None else Estimate.of(found.values, max(len(asked) - found.seeds, 0))
+def _base_steps(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
+    """Steps of the base models that got there; the seeds of those given up, which have no number, are lost."""
+    found = _rows(table, {**ours, "column": "base_steps"})
+    lost = _select(table, ours["where"])["base_steps"].isna().sum()
+    return None if found is None else Estimate.of(found.values, int(lost))
 
 
 MEASURES = {"rows": _rows, "lead": _lead, "plateau": _plateau, "base_steps": _base_steps}
@@ -396,12 +393,11 @@ def judge(claim: Mapping[str, Any], results: Path) -> Judged:
     files: list[str] = []
     for scale in claim.get("scales", SCALES) if ours else ():
         csv = results / scale / f"{ours['table']}.csv"
-        files += [str(csv), str(csv.with_suffix(".json"))]
+        files.append(str(csv))
         if not csv.is_file():
             continue
-        record = json.loads(csv.with_suffix(".json").read_text(encoding="utf-8"))
         table = _table(csv)
-        found = MEASURES[ours.get("measure", "rows")](table, record, ours)
+        found = MEASURES[ours.get("measure", "rows")](table, ours)
         if found is not None:
             answers.append((scale, found, table))
     enough = [one for one in answers if one[1].seeds + one[1].lost >= published.MIN_SEEDS]
