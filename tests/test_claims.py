@@ -191,7 +191,8 @@ def test_the_value_that_a_rule_compares_with_is_shown(judged):
 
 
 def test_a_small_subnetwork_by_hand(judged):
-    low, high = interval([float(row["density"]) for row in rows("04_depths_masks", n_layer=2)])
+    found = [row for row in rows("04_depths_masks", n_layer=2) if row["density"] != "nan"]  # nan: base given up
+    low, high = interval([float(row["density"]) for row in found])
     expected = "agrees" if high < 0.1 else "does not agree" if low > 0.1 else "not told apart"
     assert judged["density"].verdict == expected
 
