@@ -187,10 +187,10 @@ def by_curve(points: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*POINT[:3], *columns, *names])
 
 
-def lead(table: pd.DataFrame, over: tuple[str, str], n_layer: int) -> tuple[float, float, int]:
+def lead(table: pd.DataFrame, over: tuple[str, str], n_layer: int) -> pd.DataFrame:
     """The subnetwork's test accuracy minus that of another start, paired by seed.
 
-    Each seed's difference is averaged over the counts from 64 to 2,500 that both starts
+    A seed's lead is the mean of its row, over the counts from 64 to 2,500 that both starts
     have: with fewer samples all starts are near the floor, with more most are near 1, and
     there they cannot differ. All seeds have the same counts: a count that fewer than half of
     the seeds have is left out, and then a seed that lacks one of the others.
@@ -202,20 +202,16 @@ def lead(table: pd.DataFrame, over: tuple[str, str], n_layer: int) -> tuple[floa
 
     Returns
     -------
-    tuple
-        Mean over seeds, half-width of its 95 % interval (nan for one seed), seeds.
-        (nan, nan, 0) where there is no pair of runs.
+    pandas.DataFrame
+        A row a seed, a column a count, no value missing. Empty where there is no pair of runs.
 
     >>> row = {"behaviour": "", "n_layer": 2, "n_disambiguation": 100, "seed": 0}
     >>> runs = [row | {"condition": "subnetwork", "test_accuracy": 0.75}]
     >>> runs += [row | {"condition": "full_model", "test_accuracy": 0.5}]
-    >>> lead(pd.DataFrame(runs), ("full_model", ""), 2)
-    (0.25, nan, 1)
+    >>> lead(pd.DataFrame(runs), ("full_model", ""), 2).mean(axis=1).tolist()
+    [0.25]
     """
-    each = _differences(_runs(table), over).get(n_layer)
-    if each is None:
-        return math.nan, math.nan, 0
-    return *mean_interval(each.mean(axis=1).tolist()), len(each)
+    return _differences(_runs(table), over).get(n_layer, pd.DataFrame())
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,26 @@ def test_a_lead_by_hand(judged):
         assert judged[name].paper in {f"{mean - 1e-9:+.3f}", f"{mean + 1e-9:+.3f}"}  # two only of a tie, such as 0.2485
 
 
+def test_a_lead_over_some_of_the_numbers_of_samples_says_so_and_takes_the_papers_at_the_same(judged, tmp_path):
+    kept = [row for row in rows("04_depths") if row["n_disambiguation"] in {"40", "100", "400"}]
+    (tmp_path / "paper").mkdir()
+    with (tmp_path / "paper" / "04_depths.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(kept[0]))
+        writer.writeheader()
+        writer.writerows(kept)
+    claim = next(one for one in claims.read_claims(ROOT / "book" / "claims.yaml") if one["id"] == "lead-random-2")
+    some = claims.judge(claim, tmp_path)
+    assert "over 2 of 9 numbers of telling samples" in some.remark
+    assert "numbers of telling samples" not in judged["lead-random-2"].remark
+    with (ROOT / "results" / "published" / "appendix_arithmetic_by_depth.csv").open() as file:
+        paper = [
+            row for row in csv.DictReader(file) if row["layers"] == "2" and row["n_disambiguation"] in ("100", "400")
+        ]
+    sign = {"subnetwork": 1, "random_init": -1}
+    lead = sum(sign.get(row["condition"], 0) * float(row["test_accuracy"]) for row in paper) / 2
+    assert float(some.paper) == pytest.approx(lead, abs=0.0005 + 1e-9)
+
+
 @pytest.mark.parametrize(
     ("name", "table", "scale", "first", "other", "column"),
     [

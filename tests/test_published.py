@@ -256,23 +256,25 @@ def test_crossed_stays_at_one_depth_and_one_number_of_samples():
 def test_lead_is_paired_by_seed():
     # Differences 0.1, 0.2, 0.3, although the accuracies themselves are far apart.
     table = runs((SUBNETWORK, {100: [0.2, 0.6, 1.0]}), (RANDOM, {100: [0.1, 0.4, 0.7]}))
-    mean, half, seeds = lead(table.sample(frac=1, random_state=0), RANDOM, 2)
-    assert (mean, half, seeds) == (pytest.approx(0.2), pytest.approx(T2 * 0.1 / math.sqrt(3)), 3)
+    each = lead(table.sample(frac=1, random_state=0), RANDOM, 2)
+    assert each[100].to_dict() == pytest.approx({0: 0.1, 1: 0.2, 2: 0.3})
 
 
 def test_lead_averages_over_the_counts_from_64_to_2500_that_both_have():
     ours = {0: [1.0], 40: [1.0], 64: [0.5], 250: [0.9], 400: [1.0], 2500: [1.0], 4000: [1.0]}
     theirs = {0: [0.0], 40: [0.0], 64: [0.4], 250: [0.4], 1000: [0.0], 2500: [0.4], 4000: [0.0]}
-    mean, half, seeds = lead(runs((SUBNETWORK, ours), (RANDOM, theirs)), RANDOM, 2)
-    assert (mean, seeds) == (pytest.approx((0.1 + 0.5 + 0.6) / 3), 1)
-    assert math.isnan(half)
+    each = lead(runs((SUBNETWORK, ours), (RANDOM, theirs)), RANDOM, 2)
+    assert each.loc[0].to_dict() == pytest.approx({64: 0.1, 250: 0.5, 2500: 0.6})
 
 
 def test_lead_averages_over_the_same_counts_for_all_seeds():
     # 800 is there for one seed of four, so it is left out; then seed 3 lacks 250, and is left out.
     ours = {100: [0.5, 0.5, 0.5, 0.9], 250: [0.7, 0.7, 0.7, None], 800: [1.0]}
     theirs = {100: [0.4, 0.4, 0.4, 0.1], 250: [0.4, 0.4, 0.4, 0.1], 800: [0.0]}
-    assert lead(runs((SUBNETWORK, ours), (RANDOM, theirs)), RANDOM, 2) == (pytest.approx(0.2), pytest.approx(0), 3)
+    each = lead(runs((SUBNETWORK, ours), (RANDOM, theirs)), RANDOM, 2)
+    assert (each.index.tolist(), each.columns.tolist()) == ([0, 1, 2], [100, 250])
+    assert each[100].tolist() == pytest.approx([0.1] * 3)
+    assert each[250].tolist() == pytest.approx([0.3] * 3)
 
 
 @pytest.mark.parametrize(
@@ -288,10 +290,7 @@ def test_lead_averages_over_the_same_counts_for_all_seeds():
     ],
 )
 def test_lead_without_a_pair_of_runs(table):
-    mean, half, seeds = lead(table, RANDOM, 2)
-    assert math.isnan(mean)
-    assert math.isnan(half)
-    assert seeds == 0
+    assert lead(table, RANDOM, 2).empty
 
 
 # Differences 0.2 ± 0.025 (mean and 95 % interval): above; -0.2 ± 0.025: below; 0.01 ± 0.248: neither.

@@ -67,6 +67,8 @@ class Estimate:
         Their number.
     lost
         Seeds that were asked and have no value.
+    remark
+        What has to be known beside the numbers.
     """
 
     values: tuple[float, ...]
@@ -74,11 +76,12 @@ class Estimate:
     half_width: float
     seeds: int
     lost: int = 0
+    remark: str = ""
 
     @classmethod
-    def of(cls, values: Sequence[float], lost: int = 0) -> Estimate:
+    def of(cls, values: Sequence[float], lost: int = 0, remark: str = "") -> Estimate:
         mean, half = mean_interval(values)
-        return cls(tuple(float(value) for value in values), mean, half, len(values), lost)
+        return cls(tuple(float(value) for value in values), mean, half, len(values), lost, remark)
 
     def __str__(self) -> str:
         digits = 0 if abs(self.mean) >= 100 else 3
@@ -263,8 +266,12 @@ def _rows(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
 
 def _lead(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
     """The lead of the subnetwork at one depth, :func:`sicore.published.lead`."""
-    mean, half, seeds = published.lead(table, tuple(ours["over"]), ours["n_layer"])
-    return Estimate((), mean, half, seeds) if seeds else None
+    each = published.lead(table, tuple(ours["over"]), ours["n_layer"])
+    if each.empty:
+        return None
+    every = published.curves()["n_disambiguation"].drop_duplicates().between(*published.LEAD_COUNTS).sum()
+    part = "" if len(each.columns) == every else f"over {len(each.columns)} of {every} numbers of telling samples"
+    return Estimate.of(each.mean(axis=1).tolist(), remark=part)
 
 
 def _plateau(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
@@ -298,10 +305,9 @@ def _paper_value(results: Path, claim: Mapping[str, Any], table: pd.DataFrame | 
     if paper.get("lead"):
         ours, curves = claim["ours"], published.curves().rename(columns={"published": "test_accuracy"}).assign(seed=0)
         if table is not None:  # over the same numbers of samples
-            here = table[(table["n_layer"] == ours["n_layer"]) & (table["condition"] == "subnetwork")]
-            counts = set(here["n_disambiguation"]) or set(curves["n_disambiguation"])
+            counts = published.lead(table, tuple(ours["over"]), ours["n_layer"]).columns
             curves = curves[curves["n_disambiguation"].isin(counts)]
-        mean, _, _ = published.lead(curves, tuple(ours["over"]), ours["n_layer"])
+        mean = published.lead(curves, tuple(ours["over"]), ours["n_layer"]).mean(axis=None)
         return mean, f"{mean:+.3f}"
     file = _table(results / "published" / f"{paper['file']}.csv")
 
@@ -409,7 +415,7 @@ def judge(claim: Mapping[str, Any], results: Path) -> Judged:
         ((scale, estimate, _),) = chosen
         text, seeds, table_name = str(estimate), estimate.seeds, ours["table"]
         verdict, remark = rule.judge(estimate, paper, claim)
-        remarks.append(remark)
+        remarks += [remark, estimate.remark]
         if stand_in:
             remarks.append(f"direction only: {stand_in}")
     else:
