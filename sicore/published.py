@@ -214,6 +214,17 @@ def lead(table: pd.DataFrame, over: tuple[str, str], n_layer: int) -> pd.DataFra
     return _differences(_runs(table), over).get(n_layer, pd.DataFrame())
 
 
+def counts_run(differences: pd.DataFrame) -> str:
+    """How many of the paper's counts from 64 to 2,500 are in a :func:`lead`; empty where all are.
+
+    >>> counts_run(pd.DataFrame({100: [0.2], 400: [0.3]}))
+    '2 of 9 numbers of samples'
+    """
+    every = curves()["n_disambiguation"].drop_duplicates().between(*LEAD_COUNTS).sum()
+    found = len(differences.columns)
+    return "" if found == every else f"{found} of {every} numbers of samples"
+
+
 @dataclass(frozen=True)
 class Claim:
     """A claim of the paper, and the rule by which runs decide on it.
@@ -336,7 +347,10 @@ def _leads(table: pd.DataFrame, *, over: tuple[str, str], as_good: bool = False)
             each = each.loc[:, each.columns.isin(here[depth].columns)]
         if each.size and (depth in ours or not ours):
             paper.append(f"{each.to_numpy().mean():+.3f} ({depth} layers)")
-    texts = [f"{with_sign(mean, half)} ({d} layers)" for d, (mean, half) in ours.items()]
+    texts = []
+    for depth, interval in ours.items():
+        of = ", ".join(filter(None, (f"{depth} layers", counts_run(here[depth]))))
+        texts.append(f"{with_sign(*interval)} ({of})")
     holds = [_above(mean, half, -MARGIN if as_good else 0.0) for mean, half in ours.values()]
     return "; ".join(paper) or "no published value", "; ".join(texts) or "no result", _verdict(holds)
 
@@ -349,11 +363,12 @@ def _depths(table: pd.DataFrame) -> tuple[str, str, str]:
     one, other = (_intervals(_differences(table, over)) for over in controls)
     both = {depth: (_above(*one[depth]), _above(*other[depth])) for depth in one if depth in other}
     holds = {depth: False if False in each else None if None in each else True for depth, each in both.items()}
-    failing = ", ".join(str(depth) for depth, above in holds.items() if not above)
-    ours = f"above 0 at {sum(map(bool, holds.values()))} of {len(holds)} depths" + (
-        f" (not {failing} layers)" if failing else ""
-    )
+    but = {"not": [depth for depth in holds if not holds[depth]], "not run:": [d for d in first if d not in holds]}
+    rest = "; ".join(f"{what} {', '.join(map(str, depths))} layers" for what, depths in but.items() if depths)
+    ours = f"above 0 at {sum(map(bool, holds.values()))} of {len(holds)} depths" + (f" ({rest})" if rest else "")
     verdict = _verdict(list(holds.values())) if len(holds) > 1 else "not run"
+    if verdict == "reproduced" and but["not run:"]:
+        verdict = "partly"
     return f"above 0 at {sum(there)} of {len(there)} depths", ours if holds else "no result", verdict
 
 
@@ -370,11 +385,12 @@ def _agreement(table: pd.DataFrame, *, unaided: bool = False) -> tuple[str, str,
     if not len(here):
         return spread(there, "published") or f"{len(there)} points", "no result", "not run"
     paper = spread(here, "published") or f"{len(there)} points"
-    inside = int(here["inside"].sum())
+    inside, missing = int(here["inside"].sum()), len(there) - len(here)
     share = inside / len(here)
-    ours = f"{inside} of {len(here)} points inside ({100 * share:.1f} %)"
+    ours = f"{inside} of {len(here)} points inside ({100 * share:.1f} %)" + (f", {missing} not run" if missing else "")
     ours = f"{spread(here, 'mean')}, {ours}" if unaided else ours
-    return paper, ours, "reproduced" if share >= 0.95 else "partly" if share >= 0.5 else "not reproduced"
+    good = share >= 0.95 and not missing
+    return paper, ours, "reproduced" if good else "partly" if share >= 0.5 else "not reproduced"
 
 
 _LEAD = (
@@ -384,12 +400,14 @@ _LEAD = (
 )
 _INSIDE = (
     f"Of the points with {MIN_SEEDS} seeds or more: the published value is in the 95 % prediction interval of one "
-    "further run at 95 % of them or more (reproduced), at half or more (partly), at fewer (not reproduced)."
+    "further run at 95 % of them or more, and every published point was run (reproduced), at half or more (partly), "
+    "at fewer (not reproduced)."
 )
 _DEPTHS = (
     "The leads over random initialisation and over the random subnetwork as released, as above, are both above 0: "
-    f"at every depth with {MIN_SEEDS} seeds or more of all three (reproduced), at some (partly). At none: not "
-    "reproduced, where an interval is below 0 at each, or undecided. Not run: fewer than two such depths."
+    f"at every depth of the paper (reproduced), at some (partly). Depths with {MIN_SEEDS} seeds or more of all three "
+    "count as run. At none of these: not reproduced, where an interval is below 0 at each, or undecided. Not run: "
+    "fewer than two of them."
 )
 _FIGURE, _APPENDIX = "section 4, figure 2", "appendix, curves by depth"
 _OTHERS = (

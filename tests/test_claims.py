@@ -173,8 +173,8 @@ def test_a_lead_over_some_of_the_numbers_of_samples_says_so_and_takes_the_papers
         writer.writerows(kept)
     claim = next(one for one in claims.read_claims(ROOT / "book" / "claims.yaml") if one["id"] == "lead-random-2")
     some = claims.judge(claim, tmp_path)
-    assert "over 2 of 9 numbers of telling samples" in some.remark
-    assert "numbers of telling samples" not in judged["lead-random-2"].remark
+    assert "over 2 of 9 numbers of samples" in some.remark
+    assert "numbers of samples" not in judged["lead-random-2"].remark
     with (ROOT / "results" / "published" / "appendix_arithmetic_by_depth.csv").open() as file:
         paper = [
             row for row in csv.DictReader(file) if row["layers"] == "2" and row["n_disambiguation"] in ("100", "400")

@@ -349,21 +349,26 @@ def test_verdict_on_as_good_as_the_full_model(accuracies, verdict):
     assert judged(depths(FULL, *accuracies), "full model, or better")[0] == verdict
 
 
+REST = "not run: 6, 8, 10, 12 layers"
+
+
 @pytest.mark.parametrize(
     ("over_random", "over_sampled", "verdict", "ours"),
     [
-        ([0.4, 0.4], [0.4, 0.4], "reproduced", "above 0 at 2 of 2 depths"),
-        ([0.4, 0.4], [0.4, 0.6], "partly", "above 0 at 1 of 2 depths (not 4 layers)"),
-        ([0.6, 0.4], [0.4, 0.6], "not reproduced", "above 0 at 0 of 2 depths (not 2, 4 layers)"),
-        ([[0.3, 0.5, 0.6], 0.4], [0.4, 0.6], "undecided", "above 0 at 0 of 2 depths (not 2, 4 layers)"),
-        ([0.4], [0.4], "not run", "above 0 at 1 of 1 depths"),
+        ([0.4] * 6, [0.4] * 6, "reproduced", "above 0 at 6 of 6 depths"),
+        ([0.4] * 6, [0.4] * 5 + [0.6], "partly", "above 0 at 5 of 6 depths (not 12 layers)"),
+        ([0.4, 0.4], [0.4, 0.4], "partly", f"above 0 at 2 of 2 depths ({REST})"),
+        ([0.4, 0.4], [0.4, 0.6], "partly", f"above 0 at 1 of 2 depths (not 4 layers; {REST})"),
+        ([0.6, 0.4], [0.4, 0.6], "not reproduced", f"above 0 at 0 of 2 depths (not 2, 4 layers; {REST})"),
+        ([[0.3, 0.5, 0.6], 0.4], [0.4, 0.6], "undecided", f"above 0 at 0 of 2 depths (not 2, 4 layers; {REST})"),
+        ([0.4], [0.4], "not run", "above 0 at 1 of 1 depths (not run: 4, 6, 8, 10, 12 layers)"),
         ([0.4, 0.4], [], "not run", "no result"),
     ],
 )
 def test_verdict_on_every_depth(over_random, over_sampled, verdict, ours):
     tables = [
         runs((key, {250: value if isinstance(value, list) else [value] * 3}), n_layer=2 * index)
-        for key, values in ((SUBNETWORK, [0.5, 0.5]), (RANDOM, over_random), (RELEASED, over_sampled))
+        for key, values in ((SUBNETWORK, [0.5] * 6), (RANDOM, over_random), (RELEASED, over_sampled))
         for index, value in enumerate(values, start=1)
     ]
     assert judged(pd.concat(tables), "at every depth") == (verdict, "above 0 at 6 of 6 depths", ours)
@@ -372,14 +377,15 @@ def test_verdict_on_every_depth(over_random, over_sampled, verdict, ours):
 @pytest.mark.parametrize(
     ("subnetwork", "full_model", "verdict", "ours"),
     [  # published: 0.318 and 0.447
-        ([0.31, 0.32, 0.33], [0.44, 0.45, 0.46], "reproduced", "0.320 to 0.450, 2 of 2 points inside (100.0 %)"),
+        ([0.31, 0.32, 0.33], [0.44, 0.45, 0.46], "partly", "0.320 to 0.450, 2 of 2 points inside (100.0 %)"),
         ([0.31, 0.32, 0.33], [0.54, 0.55, 0.56], "partly", "0.320 to 0.550, 1 of 2 points inside (50.0 %)"),
         ([0.64, 0.65, 0.66], [0.54, 0.55, 0.56], "not reproduced", "0.550 to 0.650, 0 of 2 points inside (0.0 %)"),
     ],
 )
 def test_verdict_without_disambiguation_samples(subnetwork, full_model, verdict, ours):
     table = runs((SUBNETWORK, {0: subnetwork, 250: [0.1] * 3}), (FULL, {0: full_model}))
-    assert judged(table, "prefers a^2 + ab") == (verdict, "accuracy 0.318 to 0.447", "accuracy " + ours)
+    expected = (verdict, "accuracy 0.318 to 0.447", f"accuracy {ours}, 28 not run")
+    assert judged(table, "prefers a^2 + ab") == expected
 
 
 def test_verdict_without_disambiguation_samples_not_run():
@@ -415,7 +421,8 @@ def test_values_of_a_lead_by_hand():
     ours = {50: ABOVE, 160: ABOVE, 250: ABOVE}
     table = runs((SUBNETWORK, ours), (RANDOM, {n: [0.5] * 3 for n in ours}))
     half = T2 * 0.01 / math.sqrt(3)
-    expected = ("reproduced", "+0.152 (2 layers)", f"+0.200 ± {half:.3f} (2 layers)")
+    ours = f"+0.200 ± {half:.3f} (2 layers, 2 of 9 numbers of samples)"
+    expected = ("reproduced", "+0.152 (2 layers)", ours)
     assert judged(table, "than random initialisation") == expected
 
 
@@ -423,7 +430,8 @@ def test_values_of_a_lead_list_the_depths():
     verdict, paper, ours = judged(depths(FULL, ABOVE, BELOW), "full model, or better")
     assert verdict == "partly"
     assert paper == "+0.005 (2 layers); +0.076 (4 layers)"  # 0.624 - 0.619, 0.806 - 0.73
-    assert ours == "+0.200 ± 0.025 (2 layers); -0.200 ± 0.025 (4 layers)"
+    one = "1 of 9 numbers of samples"
+    assert ours == f"+0.200 ± 0.025 (2 layers, {one}); -0.200 ± 0.025 (4 layers, {one})"
 
 
 def test_a_control_as_described_has_no_published_value():

@@ -269,9 +269,8 @@ def _lead(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
     each = published.lead(table, tuple(ours["over"]), ours["n_layer"])
     if each.empty:
         return None
-    every = published.curves()["n_disambiguation"].drop_duplicates().between(*published.LEAD_COUNTS).sum()
-    part = "" if len(each.columns) == every else f"over {len(each.columns)} of {every} numbers of telling samples"
-    return Estimate.of(each.mean(axis=1).tolist(), remark=part)
+    part = published.counts_run(each)
+    return Estimate.of(each.mean(axis=1).tolist(), remark=f"over {part}" if part else "")
 
 
 def _plateau(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
