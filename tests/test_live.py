@@ -494,6 +494,20 @@ def test_depth_and_the_papers_curve_are_picked(visit):
         check_readout(told(figure), rows, paper, depth=other)
 
 
+def test_the_seeds_on_offer_are_those_of_the_depth(visit):
+    rows, paper = table("paper/04_depths"), table("published/appendix_arithmetic_by_depth")
+    figure = box_of(visit("book/paper.html"), "paper-figure")
+    layers, seeds = (figure.get_by_label(name, exact=True) for name in ("Layers", "Show"))
+    for index, depth in enumerate(sorted(paper["layers"].unique())):
+        own = sorted(rows.loc[rows["n_layer"] == depth, "seed"].unique())
+        mean = f"mean of {len(own)} seeds" if own else "no runs of ours"
+        layers.select_option(index=index)
+        assert seeds.locator("option").all_inner_texts() == [mean, *(f"seed {seed}" for seed in own)]
+        assert seeds.input_value() == mean  # the seed chosen before is not one of this depth
+        if only := set(own) - set(rows.loc[rows["n_layer"] != depth, "seed"]):
+            seeds.select_option(f"seed {min(only)}")
+
+
 def test_the_slider_shows_every_step_of_the_search(visit):
     frames = table("quick/02_discovery_frames")
     shown = visit("book/subnetwork.html")

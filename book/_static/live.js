@@ -267,9 +267,21 @@
     const bar = html("div", { class: "live-bar" });
     if (data.depths.length > 1) {
       const names = data.depths.map((one) => `${one}${lines.some((line) => line.points[one]) ? "" : " (the paper's only)"}`);
-      bar.append(select("Layers", names, (index) => { depth = data.depths[index]; view = at = null; render(); }, data.depths.indexOf(depth)));
+      bar.append(select("Layers", names, (index) => { depth = data.depths[index]; view = at = null; offer(); render(); }, data.depths.indexOf(depth)));
     }
-    bar.append(select("Show", [`mean of ${data.seeds.length} seeds`, ...data.seeds.map((one) => `seed ${one}`)], (index) => { seed = index - 1; render(); }));
+    let here = []; // places of the seeds that this depth has
+    const which = select("Show", [], (index) => { seed = index ? here[index - 1] : -1; render(); });
+    function offer() {
+      const values = lines.flatMap((line) => line.points[depth] || []).map((point) => point[3]);
+      here = [...data.seeds.keys()].filter((place) => values.some((each) => each[place] !== null));
+      if (!here.includes(seed)) seed = -1;
+      const mean = here.length ? `mean of ${here.length} seed${here.length === 1 ? "" : "s"}` : "no runs of ours";
+      const list = which.querySelector("select");
+      list.replaceChildren(...[mean, ...here.map((place) => `seed ${data.seeds[place]}`)].map((text) => html("option", {}, text)));
+      list.selectedIndex = here.indexOf(seed) + 1;
+    }
+    offer();
+    bar.append(which);
     if (lines.some((line) => Object.keys(line.paper).length)) {
       const box = html("input", { type: "checkbox", checked: paper, onchange: () => { paper = box.checked; view = null; render(); } });
       bar.append(html("label", { class: "live-field" }, box, html("span", {}, "the paper's values (hollow)")));
