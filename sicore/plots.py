@@ -188,7 +188,7 @@ def transfer_curves(
 def depth_curves(
     table: pd.DataFrame, conditions: Sequence[tuple[str, str]], *, paper: pd.DataFrame | None = None
 ) -> Figure:
-    """Transfer curves in one panel per depth: mean and 95 % interval over seeds.
+    """Transfer curves in one panel per depth, all over the same numbers of samples: mean and 95 % interval over seeds.
 
     Columns as in :func:`transfer_curves`, and ``n_layer``. ``paper`` (columns ``condition``,
     ``behaviour``, ``n_layer``, ``n_disambiguation``, ``published``) is drawn as small hollow points.
@@ -204,6 +204,8 @@ def depth_curves(
         layout="constrained",
         squeeze=False,
     )
+    counts = sorted(table["n_disambiguation"].unique())  # of all depths: panels stand side by side to be compared
+    unit = min((count for count in counts if count > 0), default=1)
     handles: dict[str, mpl.lines.Line2D] = {}
     for axes, depth in zip(panels.flat, depths, strict=False):
         part = table[table["n_layer"] == depth]
@@ -220,7 +222,7 @@ def depth_curves(
                 there = paper[
                     (paper["condition"] == key[0]) & (paper["behaviour"] == key[1]) & (paper["n_layer"] == depth)
                 ]
-                there = there[there["n_disambiguation"] <= part["n_disambiguation"].max()]
+                there = there[there["n_disambiguation"] <= counts[-1]]
                 axes.plot(
                     there["n_disambiguation"],
                     there["published"],
@@ -231,8 +233,6 @@ def depth_curves(
                     mec=colour,
                     alpha=0.8,
                 )
-        counts = sorted(part["n_disambiguation"].unique())
-        unit = min((count for count in counts if count > 0), default=1)
         _count_axis(axes, counts, least=(np.log1p(counts[-1] / unit) - np.log1p(counts[0] / unit)) / 7)
         seeds = part["seed"].nunique()
         axes.set(
