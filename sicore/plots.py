@@ -206,6 +206,7 @@ def depth_curves(
     )
     counts = sorted(table["n_disambiguation"].unique())  # of all depths: panels stand side by side to be compared
     unit = min((count for count in counts if count > 0), default=1)
+    least = (np.log1p(counts[-1] / unit) - np.log1p(counts[0] / unit)) / 7
     handles: dict[str, mpl.lines.Line2D] = {}
     for axes, depth in zip(panels.flat, depths, strict=False):
         part = table[table["n_layer"] == depth]
@@ -233,7 +234,7 @@ def depth_curves(
                     mec=colour,
                     alpha=0.8,
                 )
-        _count_axis(axes, counts, least=(np.log1p(counts[-1] / unit) - np.log1p(counts[0] / unit)) / 7)
+        _count_axis(axes, counts, least)
         seeds = part["seed"].nunique()
         axes.set(
             title=f"{depth} layer{'s' if depth != 1 else ''}, {seeds} seed{'s' if seeds != 1 else ''}", ylim=(0, 1.03)

@@ -53,6 +53,11 @@ def curves() -> pd.DataFrame:
     return _renamed(pd.read_csv(folder("published") / "appendix_arithmetic_by_depth.csv"))
 
 
+def curves_as_runs() -> pd.DataFrame:
+    """:func:`curves` with the columns of our own table, as :func:`lead` wants them: each point is a run of seed 0."""
+    return curves().rename(columns={"published": "test_accuracy"}).assign(seed=0)
+
+
 def five_seed_curve() -> pd.DataFrame:
     """Figure 2 at 12 layers: as :func:`curves`, each a mean over 5 runs, with ``published_std``.
 
@@ -311,7 +316,7 @@ def _differences(runs: pd.DataFrame, over: tuple[str, str]) -> dict[int, pd.Data
 
 
 def _published_differences(over: tuple[str, str]) -> dict[int, pd.DataFrame]:
-    return _differences(curves().rename(columns={"published": "test_accuracy"}).assign(seed=0), over)
+    return _differences(curves_as_runs(), over)
 
 
 def _intervals(differences: dict[int, pd.DataFrame]) -> dict[int, tuple[float, float]]:
@@ -363,11 +368,12 @@ def _depths(table: pd.DataFrame) -> tuple[str, str, str]:
     one, other = (_intervals(_differences(table, over)) for over in controls)
     both = {depth: (_above(*one[depth]), _above(*other[depth])) for depth in one if depth in other}
     holds = {depth: False if False in each else None if None in each else True for depth, each in both.items()}
-    but = {"not": [depth for depth in holds if not holds[depth]], "not run:": [d for d in first if d not in holds]}
-    rest = "; ".join(f"{what} {', '.join(map(str, depths))} layers" for what, depths in but.items() if depths)
+    failing, missing = [depth for depth in holds if not holds[depth]], [depth for depth in first if depth not in holds]
+    named = (("not", failing), ("not run:", missing))
+    rest = "; ".join(f"{what} {', '.join(map(str, depths))} layers" for what, depths in named if depths)
     ours = f"above 0 at {sum(map(bool, holds.values()))} of {len(holds)} depths" + (f" ({rest})" if rest else "")
     verdict = _verdict(list(holds.values())) if len(holds) > 1 else "not run"
-    if verdict == "reproduced" and but["not run:"]:
+    if verdict == "reproduced" and missing:
         verdict = "partly"
     return f"above 0 at {sum(there)} of {len(there)} depths", ours if holds else "no result", verdict
 

@@ -302,7 +302,7 @@ def _paper_value(results: Path, claim: Mapping[str, Any], table: pd.DataFrame | 
     if isinstance(paper, int | float):
         return float(paper), f"{paper:.2f}"
     if paper.get("lead"):
-        ours, curves = claim["ours"], published.curves().rename(columns={"published": "test_accuracy"}).assign(seed=0)
+        ours, curves = claim["ours"], published.curves_as_runs()
         if table is not None:  # over the same numbers of samples
             counts = published.lead(table, tuple(ours["over"]), ours["n_layer"]).columns
             curves = curves[curves["n_disambiguation"].isin(counts)]

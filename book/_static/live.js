@@ -270,18 +270,18 @@
       bar.append(select("Layers", names, (index) => { depth = data.depths[index]; view = at = null; offer(); render(); }, data.depths.indexOf(depth)));
     }
     let here = []; // places of the seeds that this depth has
-    const which = select("Show", [], (index) => { seed = index ? here[index - 1] : -1; render(); });
+    let which = null; // offers them
     function offer() {
       const values = lines.flatMap((line) => line.points[depth] || []).map((point) => point[3]);
       here = [...data.seeds.keys()].filter((place) => values.some((each) => each[place] !== null));
       if (!here.includes(seed)) seed = -1;
       const mean = here.length ? `mean of ${here.length} seed${here.length === 1 ? "" : "s"}` : "no runs of ours";
-      const list = which.querySelector("select");
-      list.replaceChildren(...[mean, ...here.map((place) => `seed ${data.seeds[place]}`)].map((text) => html("option", {}, text)));
-      list.selectedIndex = here.indexOf(seed) + 1;
+      const list = select("Show", [mean, ...here.map((place) => `seed ${data.seeds[place]}`)],
+        (index) => { seed = index ? here[index - 1] : -1; render(); }, here.indexOf(seed) + 1);
+      if (which) which.replaceWith(list); else bar.append(list);
+      which = list;
     }
     offer();
-    bar.append(which);
     if (lines.some((line) => Object.keys(line.paper).length)) {
       const box = html("input", { type: "checkbox", checked: paper, onchange: () => { paper = box.checked; view = null; render(); } });
       bar.append(html("label", { class: "live-field" }, box, html("span", {}, "the paper's values (hollow)")));
