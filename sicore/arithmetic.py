@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sicore.masking import Params
-from sicore.models import Dropout, stacked_gpt2
+from sicore.models import Dropout, stacked_gpt2, stacked_gpt2_loss
 from sicore.training import Losses
 
 MAX_EXPONENT = 64
@@ -300,10 +299,8 @@ def losses(
         inputs, answers = batch  # [K, B, 3], [K, B]
         if dropout is not None:
             dropout.start(step, context["index"])
-        logits = stacked_gpt2(params, inputs, n_head=n_head, all_positions=all_positions, dropout=dropout, dtype=dtype)
         targets = torch.cat([inputs[..., 1:], answers[..., None]], dim=-1) if all_positions else answers
-        value = F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="none")
-        return value.view(len(inputs), -1).mean(1)
+        return stacked_gpt2_loss(params, inputs, targets, n_head=n_head, dropout=dropout, dtype=dtype)
 
     return objective
 

@@ -39,7 +39,7 @@ from sicore.measure import accuracy, agreement, best_constant
 from sicore.models import Dropout, gpt2, stack, unstack
 from sicore.seeding import derive, generator
 from sicore.subnetwork import Subnetwork
-from sicore.training import check_device, train
+from sicore.training import Trained, check_device, train
 from sicore.transfer import Start, complement, sampled, start, transfer
 
 INHERITED = ("embeddings", "norms", "biases")
@@ -231,7 +231,7 @@ def subnetworks(
     for spec, base, (tensors, meta) in zip(specs, bases, found, strict=True):
         masks = {name: mask.bool() for name, mask in tensors.items()}
         about = {key: value for key, value in meta.items() if key not in ("history", "spec")}
-        result.append(Found(spec, Subnetwork(masks, _source(spec, base.params), {**about, "spec": spec}), meta))
+        result.append(Found(spec, Subnetwork(masks, search_source(spec, base.params), {**about, "spec": spec}), meta))
     return result
 
 
@@ -407,7 +407,7 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
     dropout = Dropout(one["dropout"], [derive(seed, "base") for seed in seeds], device)
     params = moved(stack([_build(spec, seed=derive(spec["seed"], "base")) for spec in specs]), device)
     validation = torch.stack([pairs[1] for pairs in split]).to(device)
-    check = _Accuracy(validation, computation, one)
+    check = Accuracy(validation, computation, one)
 
     trained = train(
         ar.losses(
@@ -420,7 +420,7 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
         streams=dropout.generators, keep_going=True,
     )  # fmt: skip
     test = torch.stack([pairs[2] for pairs in split]).to(device)
-    scores = _Accuracy(test, computation, one)(trained.params, torch.arange(len(specs)))
+    scores = Accuracy(test, computation, one)(trained.params, torch.arange(len(specs)))
     seconds = (time.monotonic() - began) / len(specs)
     for k, spec in enumerate(specs):
         floor = best_constant(computation(test[k, :, 0], test[k, :, 1], one["p"]))
@@ -436,28 +436,47 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
     check_converged(trained, "base model", [f"seed {seed}" for seed in seeds])
 
 
+def search(
+    specs: Sequence[Spec], source: Params, *, accuracy: Callable[[Params, Tensor], Tensor], progress: Any = None,
+    checkpoint: str | None = None,
+) -> tuple[Params, Trained]:  # fmt: skip
+    """The search that the specs of a stack of subnetworks describe, in ``source`` [K, ...]: see :func:`discover`."""
+    one = specs[0]
+    base, computation = one["base"], ar.Computation.parse(one["computation"])
+    data = ar.samples(
+        [_subtask_pairs(spec)[0] for spec in specs], computation, p=base["p"], numbers=base["numbers"],
+        batch=one["batch"], steps=one["steps"],
+        generators=[generator(spec["base"]["seed"], "discovery", "order") for spec in specs],
+        device=next(iter(source.values())).device,
+    )  # fmt: skip
+    return discover(
+        ar.losses(n_head=base["n_head"], all_positions=one["all_positions"], dtype=DTYPES[one["dtype"]]), source,
+        masked_names(one), data,
+        steps=one["steps"], lr=one["lr"], penalty=[spec["penalty"] for spec in specs],
+        initial_logit=one["initial_logit"], final_temperature=one["final_temperature"], stages=one["stages"],
+        skip_temperature=one["skip_temperature"], weight_decay=one["weight_decay"], accuracy=accuracy,
+        every=one["every"], dtype=_dtype_of_masked(one, one), progress=progress, checkpoint=checkpoint,
+        keep_going=True,
+    )  # fmt: skip
+
+
+def subtask_accuracy(specs: Sequence[Spec], part: int, device: torch.device) -> Accuracy:
+    """Accuracy on the subtask, on the training (0), validation (1) or test pairs (2) of the specs' searches."""
+    pairs = torch.stack([_subtask_pairs(spec)[part] for spec in specs]).to(device)
+    return Accuracy(pairs, ar.Computation.parse(specs[0]["computation"]), specs[0]["base"])
+
+
 def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> None:
     began, one = time.monotonic(), specs[0]
     device = check_device(machine.device)
     base = one["base"]
     subtask, base_task = ar.Computation.parse(one["computation"]), ar.Computation.parse(base["computation"])
-    source = moved(stack([_source(spec, _base_params(spec["base"], machine)) for spec in specs]), device)
-    split = [_subtask_pairs(spec) for spec in specs]
-    data = ar.samples(
-        [pairs[0] for pairs in split], subtask, p=base["p"], numbers=base["numbers"], batch=one["batch"],
-        steps=one["steps"], generators=[generator(spec["base"]["seed"], "discovery", "order") for spec in specs],
-        device=device,
+    source = moved(stack([search_source(spec, _base_params(spec["base"], machine)) for spec in specs]), device)
+    masks, trained = search(
+        specs, source, accuracy=subtask_accuracy(specs, 1, device), progress=progress,
+        checkpoint=checkpoint("subnetwork", specs, machine),
     )  # fmt: skip
-    validation, test = (torch.stack([pairs[i] for pairs in split]).to(device) for i in (1, 2))
-    masks, trained = discover(
-        ar.losses(n_head=base["n_head"], all_positions=one["all_positions"], dtype=DTYPES[one["dtype"]]), source,
-        _masked_names(one), data,
-        steps=one["steps"], lr=one["lr"], penalty=[spec["penalty"] for spec in specs],
-        initial_logit=one["initial_logit"], final_temperature=one["final_temperature"], stages=one["stages"],
-        skip_temperature=one["skip_temperature"], weight_decay=one["weight_decay"],
-        accuracy=_Accuracy(validation, subtask, base), every=one["every"], dtype=_dtype_of_masked(one, one),
-        progress=progress, checkpoint=checkpoint("subnetwork", specs, machine), keep_going=True,
-    )  # fmt: skip
+    test = torch.stack([_subtask_pairs(spec)[2] for spec in specs]).to(device)
     every = torch.arange(len(specs))
     inside = source | {name: source[name] * mask for name, mask in masks.items()}
     outside = source | {name: source[name] * ~mask for name, mask in masks.items()}
@@ -470,13 +489,13 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
         name: source[name] * ~torch.stack([drawn[name] for drawn in removed]).to(device) for name in masks
     }
     scores = {
-        "accuracy": _Accuracy(test, subtask, base)(inside, every),
-        "accuracy_base_task": _Accuracy(test, base_task, base)(inside, every),
-        "accuracy_ablated": _Accuracy(test, subtask, base)(outside, every),
-        "accuracy_ablated_base_task": _Accuracy(test, base_task, base)(outside, every),
-        "accuracy_random_ablated_base_task": _Accuracy(test, base_task, base)(sampled_out, every),
-        "accuracy_full_model": _Accuracy(test, subtask, base)(source, every),
-        "accuracy_full_model_base_task": _Accuracy(test, base_task, base)(source, every),
+        "accuracy": Accuracy(test, subtask, base)(inside, every),
+        "accuracy_base_task": Accuracy(test, base_task, base)(inside, every),
+        "accuracy_ablated": Accuracy(test, subtask, base)(outside, every),
+        "accuracy_ablated_base_task": Accuracy(test, base_task, base)(outside, every),
+        "accuracy_random_ablated_base_task": Accuracy(test, base_task, base)(sampled_out, every),
+        "accuracy_full_model": Accuracy(test, subtask, base)(source, every),
+        "accuracy_full_model_base_task": Accuracy(test, base_task, base)(source, every),
     }
     seconds = (time.monotonic() - began) / len(specs)
     for k, spec in enumerate(specs):
@@ -509,7 +528,7 @@ def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None
         ar.losses(
             n_head=base["n_head"], all_positions=one["all_positions"], dropout=dropout, dtype=DTYPES[one["dtype"]]
         ),
-        placed, data, accuracy=_Accuracy(validation, computation, base), keep_best=True,
+        placed, data, accuracy=Accuracy(validation, computation, base), keep_best=True,
         dtype=_dtype_of_masked(one, one["source"]), steps=one["steps"], lr=one["lr"], target=one["target"],
         weight_decay=one["weight_decay"], clip=one["clip"], every=one["every"], progress=progress,
         checkpoint=checkpoint("transfer", specs, machine), streams=dropout.generators, keep_going=True,
@@ -543,7 +562,7 @@ def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None
 # Pieces: what a spec says, as data
 
 
-class _Accuracy:
+class Accuracy:
     """``(stacked parameters, active) -> [k]`` on fixed pairs [K, N, 2]."""
 
     def __init__(self, pairs: Tensor, computation: ar.Computation, base: Spec) -> None:
@@ -562,13 +581,13 @@ def _build(base: Spec, seed: int) -> nn.Module:
     )  # fmt: skip
 
 
-def _masked_names(found: Spec) -> tuple[str, ...]:
+def masked_names(found: Spec) -> tuple[str, ...]:
     model = _build(found["base"], seed=0)
     layers = maskable(model, include="transformer.h.*")
     return layers + parameter_groups(model)["embeddings"] if found["complete"] else layers
 
 
-def _source(found: Spec, params: Params) -> Params:
+def search_source(found: Spec, params: Params) -> Params:
     """The network that is searched: the base, for a complete subnetwork with norms at 1 and biases at 0."""
     if not found["complete"]:
         return params
@@ -670,7 +689,7 @@ def _starts(specs: Sequence[Spec], machine: Machine) -> Iterator[tuple[Start, fl
             params = _base_params(base, machine)
             found, _ = fetch("subnetwork", source, machine, f"subnetwork of seed {seed}")
             masks = {name: mask.bool() for name, mask in found.items()}
-            sources[key] = params, Subnetwork(masks, _source(source, params))
+            sources[key] = params, Subnetwork(masks, search_source(source, params))
         if (key, fresh_seed) not in built:
             built[key, fresh_seed] = dict(_build(base, seed=fresh_seed).named_parameters())
         (params, discovered), fresh = sources[key], built[key, fresh_seed]

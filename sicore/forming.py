@@ -11,13 +11,10 @@ import pandas as pd
 import torch.nn.functional as F
 from torch import Tensor
 
-from sicore import arithmetic as ar
 from sicore import experiments
-from sicore.discovery import discover
-from sicore.jobs import DTYPES, Machine, history_of, moved, one_thread
+from sicore.jobs import Machine, history_of, moved, one_thread
 from sicore.masking import Params, initial_logits, soft_mask
 from sicore.models import stack
-from sicore.seeding import generator
 from sicore.training import check_device
 
 LEVELS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -65,16 +62,10 @@ def frames(machine: Machine, base: experiments.Base, found: experiments.Found, *
         soft mask) and ``picture`` (of the soft mask, see :func:`picture`).
     """
     spec = found.spec
-    of_base, device = spec["base"], check_device(machine.device)
-    computation, dtype = ar.Computation.parse(spec["computation"]), DTYPES[spec["dtype"]]
-    source = moved(stack([experiments._source(spec, base.params)]), device)
-    names = experiments._masked_names(spec)
-    training, validation, _ = experiments._subtask_pairs(spec)
-    data = ar.samples(
-        [training], computation, p=of_base["p"], numbers=of_base["numbers"], batch=spec["batch"], steps=spec["steps"],
-        generators=[generator(of_base["seed"], "discovery", "order")], device=device,
-    )  # fmt: skip
-    check = experiments._Accuracy(validation[None].to(device), computation, of_base)
+    device = check_device(machine.device)
+    source = moved(stack([experiments.search_source(spec, base.params)]), device)
+    names = experiments.masked_names(spec)
+    check = experiments.subtask_accuracy([spec], 1, device)
     seen: list[Params] = []
 
     def look(params: Params, active: Tensor) -> Tensor:
@@ -83,14 +74,9 @@ def frames(machine: Machine, base: experiments.Base, found: experiments.Found, *
         return check(params, active)
 
     with one_thread(machine.device):
-        _, trained = discover(
-            ar.losses(n_head=of_base["n_head"], all_positions=spec["all_positions"], dtype=dtype), source, names, data,
-            steps=spec["steps"], lr=spec["lr"], penalty=spec["penalty"], initial_logit=spec["initial_logit"],
-            final_temperature=spec["final_temperature"], stages=spec["stages"],
-            skip_temperature=spec["skip_temperature"], weight_decay=spec["weight_decay"], accuracy=look,
-            every=spec["every"], dtype=experiments._dtype_of_masked(spec, spec),
-            progress=f"search of seed {of_base['seed']} again",
-        )  # fmt: skip
+        _, trained = experiments.search(
+            [spec], source, accuracy=look, progress=f"search of seed {spec['base']['seed']} again"
+        )
     logits = initial_logits({name: source[name][0].cpu() for name in names}, names, spec["initial_logit"])
     start = [
         {name: (logits[name] > 0).float() for name in names},
@@ -100,8 +86,8 @@ def frames(machine: Machine, base: experiments.Base, found: experiments.Found, *
     seen = start + seen
     return pd.DataFrame([
         {
-            "seed": of_base["seed"], "step": int(row["step"]), "temperature": row["temperature"], "parameter": name,
-            "inputs": soft[name].shape[0], "outputs": soft[name].shape[1],
+            "seed": spec["base"]["seed"], "step": int(row["step"]), "temperature": row["temperature"],
+            "parameter": name, "inputs": soft[name].shape[0], "outputs": soft[name].shape[1],
             "density": float(hard[name].double().mean()), "soft_mean": float(soft[name].double().mean()),
             "picture": picture(soft[name], size),
         }

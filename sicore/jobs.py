@@ -13,6 +13,7 @@ import functools
 import math
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -257,6 +258,9 @@ _steps_done: Any = None  # shared counter of a worker process
 def _start_worker(counter: Any, parent: int) -> None:
     global _steps_done
     _steps_done = counter
+    if threading.current_thread() is threading.main_thread():
+        # Ctrl-C reaches every process of a terminal. The one that started this one decides; it ends its workers.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     keep_freed_memory()
     threading.Thread(target=leave_with_parent, args=(parent,), daemon=True).start()

@@ -1059,7 +1059,7 @@ ex._train_bases = lambda specs, machine, progress: [
 ]
 ex._find_subnetworks = lambda specs, machine, progress: [
     machine.store.put("subnetwork", spec, {
-        name: torch.rand_like(built(spec["base"])[name]) < 0.3 for name in ex._masked_names(spec)
+        name: torch.rand_like(built(spec["base"])[name]) < 0.3 for name in ex.masked_names(spec)
     }, {"history": []}) for spec in specs
 ]
 ex.Machine.fits = lambda machine, memory: 64
@@ -1458,9 +1458,10 @@ def test_worker_whose_parent_is_gone_before_it_begins_leaves_at_once(monkeypatch
     asked = []
     monkeypatch.setattr(jobs, "leave_with_parent", asked.append)
     monkeypatch.setattr(jobs, "keep_freed_memory", lambda: None)
-    threads = torch.get_num_threads()
+    threads, interrupt = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
     jobs._start_worker(None, 1234)
     torch.set_num_threads(threads)
+    assert signal.signal(signal.SIGINT, interrupt) == signal.SIG_IGN, "Ctrl-C is for the parent, which ends its workers"
     time.sleep(0.1)
     assert asked == [1234], "the parent's own word, not who is the parent by now"
 
