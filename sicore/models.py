@@ -281,7 +281,7 @@ def _hidden(
 def attention(q: Tensor, k: Tensor, v: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
     """Causal attention: q [K, B, S, H, d] at the last S of T positions, k and v [K, B, T, H, d].
 
-    With sums instead of batched products: with three positions the products are too small for a matrix kernel.
+    By sums instead of batched products: with three positions the products are too small for a matrix kernel.
     """
     S, T = q.shape[2], k.shape[2]
     scores = (q[:, :, :, None] * k[:, :, None]).sum(-1) / math.sqrt(q.shape[-1])  # [K, B, S, T, H]

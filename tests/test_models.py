@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sicore.models import Dropout, gpt2, stack, stacked_gpt2, unstack
+from sicore.models import EMBEDDING, Dropout, gpt2, stack, stacked_gpt2, stacked_gpt2_loss, unstack
 
 NUMBERS = 13
 
@@ -76,6 +78,65 @@ def test_gradients_of_the_stack_are_those_of_the_separate_models(tiny_gpt2, rng,
         for name, parameter in net.named_parameters():
             grad = params[name].grad[k]
             torch.testing.assert_close(grad, parameter.grad, atol=2e-5, rtol=1e-4, msg=name)
+
+
+def loss_and_gradients(params, loss):
+    params = {name: tensor.clone().requires_grad_() for name, tensor in params.items()}
+    value = loss(params)
+    value.sum().backward()
+    return value.detach(), {name: tensor.grad for name, tensor in params.items()}
+
+
+@pytest.mark.parametrize("all_positions", [False, True])
+def test_the_loss_is_the_cross_entropy_of_the_logits(tiny_gpt2, rng, all_positions):
+    params, inputs = stack(models(tiny_gpt2, 3, n_layer=2)), tokens(rng, 3)
+    targets = tokens(rng, 3) if all_positions else tokens(rng, 3)[..., 0]
+
+    def expected(params):
+        logits = stacked_gpt2(params, inputs, n_head=2, all_positions=all_positions)
+        each = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
+        return each.view(3, -1).mean(1)
+
+    value, gradients = loss_and_gradients(params, expected)
+    ours, of_ours = loss_and_gradients(params, lambda params: stacked_gpt2_loss(params, inputs, targets, n_head=2))
+    torch.testing.assert_close(ours, value)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(of_ours[name], gradient, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_the_loss_in_bfloat16_stays_near_float32(tiny_gpt2, rng):
+    params, inputs, targets = stack(models(tiny_gpt2, 2, n_layer=2)), tokens(rng, 2, B=20), tokens(rng, 2, B=20)
+    exact, gradients = loss_and_gradients(params, lambda params: stacked_gpt2_loss(params, inputs, targets, n_head=2))
+    rough, of_rough = loss_and_gradients(
+        params, lambda params: stacked_gpt2_loss(params, inputs, targets, n_head=2, dtype=torch.bfloat16)
+    )
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, atol=0, rtol=0.02)
+    error = (of_rough[EMBEDDING] - gradients[EMBEDDING]).norm() / gradients[EMBEDDING].norm()
+    assert 0 < float(error) < 0.05
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
+def test_the_loss_of_logits_known_by_hand(tiny_gpt2, scale):
+    # With the last norm's shift as its only output, every token's logit is its embedding times that shift.
+    params = {name: torch.zeros_like(tensor) for name, tensor in stack([tiny_gpt2(0)]).items()}
+    params["transformer.ln_f.bias"][:, 0] = 1.0
+    params[EMBEDDING][0, :3, 0] = scale * torch.tensor([1.0, 2.0, 3.0])  # the other logits are 0
+    logits = [scale * k for k in (1, 2, 3)] + [0.0] * (NUMBERS - 3)
+    total = max(logits) + math.log(sum(math.exp(logit - max(logits)) for logit in logits))
+    for target in (0, 2, 5):
+        loss = stacked_gpt2_loss(params, torch.zeros(1, 1, 1, dtype=torch.long), torch.tensor([[target]]), n_head=2)
+        assert float(loss) == pytest.approx(total - logits[target], rel=1e-5, abs=1e-5)
+
+
+def test_a_constant_embedding_gets_no_gradient_from_the_loss(tiny_gpt2, rng):
+    params, inputs, targets = stack(models(tiny_gpt2, 2)), tokens(rng, 2), tokens(rng, 2)
+    _, whole = loss_and_gradients(params, lambda params: stacked_gpt2_loss(params, inputs, targets, n_head=2))
+    name = "transformer.h.0.mlp.c_fc.weight"
+    params[name].requires_grad_()
+    stacked_gpt2_loss(params, inputs, targets, n_head=2).sum().backward()
+    assert torch.equal(params[name].grad, whole[name])
+    assert params[EMBEDDING].grad is None
 
 
 def test_a_models_logits_do_not_depend_on_its_place_in_the_stack(tiny_gpt2, rng):
