@@ -440,7 +440,9 @@ def search(
     specs: Sequence[Spec], source: Params, *, accuracy: Callable[[Params, Tensor], Tensor], progress: Any = None,
     checkpoint: str | None = None,
 ) -> tuple[Params, Trained]:  # fmt: skip
-    """The search that the specs of a stack of subnetworks describe, in ``source`` [K, ...]: see :func:`discover`."""
+    """The search that ``specs`` describe, in their networks ``source`` [K, ...]; returns what
+    :func:`sicore.discovery.discover` does.
+    """
     one = specs[0]
     base, computation = one["base"], ar.Computation.parse(one["computation"])
     data = ar.samples(

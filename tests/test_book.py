@@ -112,6 +112,14 @@ def test_run_card_has_facts_command_and_downloads(tmp_path):
     assert len(re.findall(r'href="_downloads/[^"]*/01_x\.(?:csv|json)"', html)) == 2
 
 
+def test_run_card_adds_up_the_seconds_of_training(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("seed,seconds\n0,1.5\n1,nan\n2,\n3,2\n")
+    assert run_card.trained_for(table) == 3.5
+    table.write_text("seed,accuracy\n0,1\n")
+    assert run_card.trained_for(table) == 0
+
+
 def test_run_card_says_when_the_code_had_local_changes():
     assert run_card.facts({"commit": "0123456789abc", "changed_since_commit": True}) == {
         "Commit": "0123456789, changed since"
@@ -122,6 +130,10 @@ def test_run_card_says_when_the_code_had_local_changes():
     (told,) = run_card.facts({"far_off": 1, "rows": 30}).items()
     assert told == ("Far off", "1 of 30 rows, from the other seeds': marked in the table, kept in the averages")
     assert run_card.facts({"diverged": 0, "far_off": 0, "rows": 30}) == {}
+    assert run_card.facts({"wall_seconds": 9.0}, trained=5400.0) == {
+        "Wall time": "9 s",
+        "Training": "1 h 30 min, all rows of the table together",
+    }
     assert [run_card.duration(seconds) for seconds in (48.2, 372, 9000)] == ["48 s", "6 min 12 s", "2 h 30 min"]
 
 

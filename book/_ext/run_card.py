@@ -4,7 +4,7 @@
     ```
 
 (or ``paper/03_transfer``, for another scale than the book's) shows scale, seeds, device, wall
-time, commit and library versions from ``results/<scale>/03_transfer.json``, all parameters, the
+time, time of training, commit and library versions from ``results/<scale>/03_transfer.json``, all parameters, the
 command that repeats the run, and links to the table (CSV) and the record (JSON).
 
 On a notebook's page (``book/runs/``) the card also says when and at which scale the page itself was
@@ -13,7 +13,9 @@ executed.
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,8 +48,18 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def facts(record: dict[str, Any]) -> dict[str, str]:
-    """What the card says, from the record of a run; what is missing there is left out."""
+def trained_for(table: Path) -> float:
+    """Seconds of training, summed over the rows of a table; 0 where it has no column of them."""
+    with table.open(encoding="utf-8", newline="") as file:
+        seconds = [float(row.get("seconds") or "nan") for row in csv.DictReader(file)]
+    return sum(value for value in seconds if not math.isnan(value))
+
+
+def facts(record: dict[str, Any], trained: float = 0.0) -> dict[str, str]:
+    """What the card says, from the record of a run and the seconds of its trainings; what is missing is left out.
+
+    The wall time alone would say too little: a run that finds its networks in the store takes seconds.
+    """
     seeds = record.get("seeds") or []
     runs = record.get("runs") or []
     commit = str(record.get("commit") or "")[:10]
@@ -58,6 +70,7 @@ def facts(record: dict[str, Any]) -> dict[str, str]:
         "Device": record.get("device"),
         "Matrix products": record.get("dtype"),
         "Wall time": duration(record["wall_seconds"]) if record.get("wall_seconds") is not None else None,
+        "Training": f"{duration(trained)}, all rows of the table together" if trained else None,
         "Commit": f"{commit}, changed since" if commit and record.get("changed_since_commit") else commit,
         "Runs": f"{len(runs)}, merged into one table; above is the latest" if len(runs) > 1 else None,
         "Diverged": f"{lost} of {record['rows']} rows: empty in the table, averages with them are dashes"
@@ -123,13 +136,15 @@ class RunCard(SphinxDirective):
         scale, name = scale_and_name(self.env, self.arguments[0])
         try:
             record = read_result(self.env, self.arguments[0])
-            if not (Path(self.env.srcdir) / f"results/{scale}/{name}.csv").is_file():
+            table = Path(self.env.srcdir) / f"results/{scale}/{name}.csv"
+            if not table.is_file():
                 raise MissingResult(f"there is no results/{scale}/{name}.csv. Run notebooks/{name}.ipynb")
         except MissingResult as error:
             logger.warning("run-card %r: %s", name, error, location=self.get_location(), type="num")
             return []
         listing = nodes.field_list()
-        for label, value in (facts(record) | self.of_the_page()).items():
+        self.env.note_dependency(str(table))
+        for label, value in (facts(record, trained_for(table)) | self.of_the_page()).items():
             listing += nodes.field("", nodes.field_name("", label), nodes.field_body("", nodes.paragraph("", value)))
         root = Path(self.env.srcdir)
         runs = [run.get("parameters") or {} for run in record.get("runs") or [record]]
