@@ -584,6 +584,7 @@ def _build(base: Spec, seed: int) -> nn.Module:
 
 
 def masked_names(found: Spec) -> tuple[str, ...]:
+    """The parameters that a search masks: the layers' matrices, for a complete subnetwork the embeddings too."""
     model = _build(found["base"], seed=0)
     layers = maskable(model, include="transformer.h.*")
     return layers + parameter_groups(model)["embeddings"] if found["complete"] else layers
