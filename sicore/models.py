@@ -206,8 +206,9 @@ EMBEDDING = "transformer.wte.weight"
 class _CrossEntropy(torch.autograd.Function):
     """Cross-entropy of ``h`` [K, N, D] times the embedding [K, V, D], at targets [K, N]: one loss a row, [K, N].
 
-    The logits are the largest tensor of a step. Between the two matrix products torch's own
-    functions write five tensors of their size, this one two; and the embedding's gradient needs no transposing.
+    The logits are the largest tensor of a step. With them, torch's own functions write four tensors of
+    their size in float32 (logits, their log-softmax, and a gradient of each), this one two; and the embedding's
+    gradient needs no transposing.
     """
 
     @staticmethod
