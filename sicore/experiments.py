@@ -472,14 +472,14 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
     began, one = time.monotonic(), specs[0]
     device = check_device(machine.device)
     base = one["base"]
-    subtask, base_task = ar.Computation.parse(one["computation"]), ar.Computation.parse(base["computation"])
     source = moved(stack([search_source(spec, _base_params(spec["base"], machine)) for spec in specs]), device)
     masks, trained = search(
         specs, source, accuracy=subtask_accuracy(specs, 1, device), progress=progress,
         checkpoint=checkpoint("subnetwork", specs, machine),
     )  # fmt: skip
-    test = torch.stack([_subtask_pairs(spec)[2] for spec in specs]).to(device)
-    every = torch.arange(len(specs))
+    on_subtask = subtask_accuracy(specs, 2, device)
+    test, every = on_subtask.pairs, torch.arange(len(specs))
+    on_base_task = Accuracy(test, ar.Computation.parse(base["computation"]), base)
     inside = source | {name: source[name] * mask for name, mask in masks.items()}
     outside = source | {name: source[name] * ~mask for name, mask in masks.items()}
     found = [Subnetwork(moved(unstack(masks, k), "cpu"), moved(unstack(source, k), "cpu")) for k in range(len(specs))]
@@ -491,19 +491,19 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
         name: source[name] * ~torch.stack([drawn[name] for drawn in removed]).to(device) for name in masks
     }
     scores = {
-        "accuracy": Accuracy(test, subtask, base)(inside, every),
-        "accuracy_base_task": Accuracy(test, base_task, base)(inside, every),
-        "accuracy_ablated": Accuracy(test, subtask, base)(outside, every),
-        "accuracy_ablated_base_task": Accuracy(test, base_task, base)(outside, every),
-        "accuracy_random_ablated_base_task": Accuracy(test, base_task, base)(sampled_out, every),
-        "accuracy_full_model": Accuracy(test, subtask, base)(source, every),
-        "accuracy_full_model_base_task": Accuracy(test, base_task, base)(source, every),
+        "accuracy": on_subtask(inside, every),
+        "accuracy_base_task": on_base_task(inside, every),
+        "accuracy_ablated": on_subtask(outside, every),
+        "accuracy_ablated_base_task": on_base_task(outside, every),
+        "accuracy_random_ablated_base_task": on_base_task(sampled_out, every),
+        "accuracy_full_model": on_subtask(source, every),
+        "accuracy_full_model_base_task": on_base_task(source, every),
     }
     seconds = (time.monotonic() - began) / len(specs)
     for k, spec in enumerate(specs):
         meta = {name: float(score[k]) for name, score in scores.items()}
         meta |= {"density": found[k].density, "seconds": seconds}
-        meta["best_constant"] = best_constant(subtask(test[k, :, 0], test[k, :, 1], base["p"]))
+        meta["best_constant"] = best_constant(on_subtask.answers[k])
         if k not in trained.diverged:
             machine.store.put("subnetwork", spec, found[k].masks, {**meta, "history": history_of(trained.history, k)})
     names = [f"seed {spec['base']['seed']} with penalty {spec['penalty']:g}" for spec in specs]

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from sicore.masking import Params
 from sicore.seeding import derive, seeded
 
+EMBEDDING = "transformer.wte.weight"
+
 
 def gpt2(
     *, vocab: int, n_layer: int, n_embd: int = 128, n_head: int = 4, n_positions: int = 4,
@@ -198,9 +200,6 @@ def stacked_gpt2_loss(
     """
     h = _hidden(params, tokens, n_head, targets.dim() == 3, dropout, dtype)  # [K, N, D]
     return _CrossEntropy.apply(h, params[EMBEDDING], targets.flatten(1)).mean(1)
-
-
-EMBEDDING = "transformer.wte.weight"
 
 
 class _CrossEntropy(torch.autograd.Function):
