@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from sicore.measure import mean_interval
@@ -18,6 +20,25 @@ def curve_means(table: pd.DataFrame, by: Sequence[str], value: str = "test_accur
     Columns: ``by``, ``seed``, ``draw`` and ``value``, which is nan where a run of the curve diverged.
     """
     return table.groupby([*by, "seed", "draw"], sort=False)[value].mean(skipna=False).reset_index()
+
+
+def seeds_a_point(table: pd.DataFrame) -> dict[int, str]:
+    """Over how many seeds the points of each depth are averaged.
+
+    Columns: ``n_layer``, ``condition``, ``behaviour``, ``n_disambiguation``, ``seed``.
+
+    Examples
+    --------
+    >>> runs = pd.DataFrame({"n_layer": 2, "n_disambiguation": [0, 0, 9], "seed": [0, 1, 2]})
+    >>> seeds_a_point(runs.assign(condition="full_model", behaviour=""))
+    {2: '1 to 2'}
+    """
+    point = ["n_layer", "condition", "behaviour", "n_disambiguation"]
+    seeds = table.groupby(point, dropna=False)["seed"].nunique().groupby("n_layer")
+    return {
+        int(depth): str(low) if low == high else f"{low} to {high}"
+        for depth, low, high in zip(seeds.groups, seeds.min(), seeds.max(), strict=True)
+    }
 
 
 def leads(table: pd.DataFrame, reference: str, *, by: str = "start", value: str = "test_accuracy") -> pd.DataFrame:
@@ -52,6 +73,29 @@ def leads(table: pd.DataFrame, reference: str, *, by: str = "start", value: str 
         verdict = "a run diverged" if mean != mean else verdict if half == half else "one seed"
         rows.append((name, mean, half, len(gap), verdict))
     return pd.DataFrame(rows, columns=[by, "mean", "half_width", "seeds", "verdict"])
+
+
+def gap_of_means(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """Mean of ``first`` minus mean of ``second``, of different seeds, and half of its 95 % interval (Welch, 1947).
+
+    The half-width is nan where one of the two has fewer than two values.
+
+    Examples
+    --------
+    >>> [round(value, 3) for value in gap_of_means([0.4, 0.5, 0.6], [0.1, 0.2, 0.3])]
+    [0.3, 0.227]
+    """
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    gap = float(a.mean() - b.mean())
+    if min(len(a), len(b)) < 2:
+        return gap, math.nan
+    from scipy.stats import t as student  # slow to import, so only here
+
+    errors = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
+    if not sum(errors):
+        return gap, 0.0
+    freedom = sum(errors) ** 2 / (errors[0] ** 2 / (len(a) - 1) + errors[1] ** 2 / (len(b) - 1))
+    return gap, float(student.ppf(0.975, freedom) * math.sqrt(sum(errors)))
 
 
 def share_of_gain(table: pd.DataFrame, part: str, whole: str, floor: str, *, by: str = "start") -> tuple[float, float]:

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from sicore.analysis import seeds_a_point
 from sicore.measure import summary
 
 ORANGE, SKY, GREEN, BLUE, RED, PURPLE, BLACK = (
@@ -235,9 +236,9 @@ def depth_curves(
                     alpha=0.8,
                 )
         _count_axis(axes, counts, least)
-        seeds = part["seed"].nunique()
+        seeds = seeds_a_point(part)[depth]
         axes.set(
-            title=f"{depth} layer{'s' if depth != 1 else ''}, {seeds} seed{'s' if seeds != 1 else ''}", ylim=(0, 1.03)
+            title=f"{depth} layer{'s' if depth != 1 else ''}, {seeds} seed{'s' if seeds != '1' else ''}", ylim=(0, 1.03)
         )
         axes.set_xlabel("disambiguation samples")
     for axes in panels.flat[len(depths) :]:

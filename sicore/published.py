@@ -219,6 +219,19 @@ def lead(table: pd.DataFrame, over: tuple[str, str], n_layer: int) -> pd.DataFra
     return _differences(_runs(table), over).get(n_layer, pd.DataFrame())
 
 
+def outside(value: float, leads: Sequence[float]) -> bool:
+    """Does ``value`` lie outside the 95 % prediction interval of one more seed's lead?
+
+    The interval is as much wider than the mean's as sqrt(n + 1) for n seeds; with one seed there is none, and
+    nothing lies outside.
+
+    >>> outside(0.6, [0.1, 0.2, 0.3]), outside(0.7, [0.1, 0.2, 0.3]), outside(0.7, [0.2])
+    (False, True, False)
+    """
+    mean, half = mean_interval(leads)
+    return abs(value - mean) > half * math.sqrt(len(leads) + 1)
+
+
 def counts_run(differences: pd.DataFrame) -> str:
     """How many of the paper's counts from 64 to 2,500 are in a :func:`lead`; empty where all are.
 

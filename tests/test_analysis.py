@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from sicore import analysis
 
@@ -137,3 +138,22 @@ def test_far_off_needs_five_values_of_one_kind():
         True,
         False,
     ]
+
+
+def test_the_gap_of_two_samples_is_welchs():
+    first, second = [0.61, 0.55, 0.72, 0.64], [0.31, 0.52, 0.47]
+    mean, half = analysis.gap_of_means(first, second)
+    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    assert (mean - half, mean + half) == pytest.approx((interval.low, interval.high))
+    assert analysis.gap_of_means([0.5, 0.5], [0.25, 0.25]) == (0.25, 0.0)
+    mean, half = analysis.gap_of_means([0.5], [0.25, 0.75])
+    assert mean == 0
+    assert math.isnan(half)
+
+
+def test_the_seeds_at_a_point_are_counted_for_each_depth():
+    rows = [(2, "subnetwork", "", 0, 0), (2, "subnetwork", "", 0, 1), (2, "sampled", "as_released", 9, 1)]
+    rows += [(4, "subnetwork", "", count, seed) for count in (0, 9) for seed in (3, 4, 7)]
+    table = pd.DataFrame(rows, columns=["n_layer", "condition", "behaviour", "n_disambiguation", "seed"])
+    assert analysis.seeds_a_point(table) == {2: "1 to 2", 4: "3"}
+    assert analysis.seeds_a_point(table.iloc[:0]) == {}

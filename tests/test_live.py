@@ -499,8 +499,10 @@ def test_the_seeds_on_offer_are_those_of_the_depth(visit):
     figure = box_of(visit("book/paper.html"), "paper-figure")
     layers, seeds = (figure.get_by_label(name, exact=True) for name in ("Layers", "Show"))
     for index, depth in enumerate(sorted(paper["layers"].unique())):
-        own = sorted(rows.loc[rows["n_layer"] == depth, "seed"].unique())
-        mean = f"mean of {len(own)} seeds" if own else "no runs of ours"
+        part = rows[rows["n_layer"] == depth]
+        own, at_a_point = sorted(part["seed"].unique()), part.groupby(["start", "n_disambiguation"])["seed"].nunique()
+        many = " to ".join(map(str, sorted({at_a_point.min(), at_a_point.max()})))
+        mean = f"mean of {many} seed{'' if many == '1' else 's'}" if own else "no runs of ours"
         layers.select_option(index=index)
         assert seeds.locator("option").all_inner_texts() == [mean, *(f"seed {seed}" for seed in own)]
         assert seeds.input_value() == mean  # the seed chosen before is not one of this depth

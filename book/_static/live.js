@@ -273,9 +273,11 @@
     let which = null; // offers them
     function offer() {
       const values = lines.flatMap((line) => line.points[depth] || []).map((point) => point[3]);
-      here = [...data.seeds.keys()].filter((place) => values.some((each) => each[place] !== null));
+      const each = values.map((one) => one.filter((value) => value !== null).length).filter(Boolean);
+      const low = Math.min(...each), high = Math.max(...each);
+      here = [...data.seeds.keys()].filter((place) => values.some((one) => one[place] !== null));
       if (!here.includes(seed)) seed = -1;
-      const mean = here.length ? `mean of ${here.length} seed${here.length === 1 ? "" : "s"}` : "no runs of ours";
+      const mean = here.length ? `mean of ${low === high ? low : `${low} to ${high}`} seed${high === 1 ? "" : "s"}` : "no runs of ours";
       const list = select("Show", [mean, ...here.map((place) => `seed ${data.seeds[place]}`)],
         (index) => { seed = index ? here[index - 1] : -1; render(); }, here.indexOf(seed) + 1);
       if (which) which.replaceWith(list); else bar.append(list);
