@@ -34,10 +34,10 @@ def seeds_a_point(table: pd.DataFrame) -> dict[int, str]:
     {2: '1 to 2'}
     """
     point = ["n_layer", "condition", "behaviour", "n_disambiguation"]
-    seeds = table.groupby(point, dropna=False)["seed"].nunique().groupby("n_layer")
+    seeds = table.groupby(point, dropna=False)["seed"].nunique().groupby("n_layer").agg(["min", "max"])
     return {
-        int(depth): str(low) if low == high else f"{low} to {high}"
-        for depth, low, high in zip(seeds.groups, seeds.min(), seeds.max(), strict=True)
+        depth: str(low) if low == high else f"{low} to {high}"
+        for depth, low, high in zip(seeds.index.tolist(), seeds["min"], seeds["max"], strict=True)
     }
 
 
