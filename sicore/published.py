@@ -243,6 +243,28 @@ def counts_run(differences: pd.DataFrame) -> str:
     return "" if found == every else f"{found} of {every} numbers of samples"
 
 
+def not_run(table: pd.DataFrame) -> str:
+    """The published points beside which ``table`` has no run, in words; "none" where there is one beside each.
+
+    A number of samples counts as run at a depth where all five published starts have it.
+
+    >>> runs = curves_as_runs()
+    >>> not_run(runs[(runs["n_layer"] < 10) & ((runs["n_layer"] != 8) | (runs["n_disambiguation"] < 6400))])
+    '1 of 16 numbers of samples with 8 layers; 10, 12 layers'
+    """
+    reference, place = curves(), ["n_layer", "n_disambiguation"]
+    found = reference.merge(_runs(table)[POINT].drop_duplicates(), on=POINT, how="left", indicator=True)
+    lacking = found.assign(lacking=found["_merge"] != "both").groupby(place)["lacking"].any()
+    depths: dict[int, list[str]] = {}
+    for depth, missing in lacking.groupby("n_layer").sum().items():
+        depths.setdefault(int(missing), []).append(str(depth))
+    every = reference["n_disambiguation"].nunique()
+    return "; ".join(
+        ("" if missing == every else f"{missing} of {every} numbers of samples with ") + f"{', '.join(at)} layers"
+        for missing, at in sorted(depths.items()) if missing
+    ) or "none"  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Claim:
     """A claim of the paper, and the rule by which runs decide on it.
@@ -382,7 +404,7 @@ def _depths(table: pd.DataFrame) -> tuple[str, str, str]:
     both = {depth: (_above(*one[depth]), _above(*other[depth])) for depth in one if depth in other}
     holds = {depth: False if False in each else None if None in each else True for depth, each in both.items()}
     failing, missing = [depth for depth in holds if not holds[depth]], [depth for depth in first if depth not in holds]
-    named = (("not", failing), ("not run:", missing))
+    named = (("not", failing), (f"without {MIN_SEEDS} seeds:", missing))
     rest = "; ".join(f"{what} {', '.join(map(str, depths))} layers" for what, depths in named if depths)
     ours = f"above 0 at {sum(map(bool, holds.values()))} of {len(holds)} depths" + (f" ({rest})" if rest else "")
     verdict = _verdict(list(holds.values())) if len(holds) > 1 else "not run"
@@ -406,7 +428,9 @@ def _agreement(table: pd.DataFrame, *, unaided: bool = False) -> tuple[str, str,
     paper = spread(here, "published") or f"{len(there)} points"
     inside, missing = int(here["inside"].sum()), len(there) - len(here)
     share = inside / len(here)
-    ours = f"{inside} of {len(here)} points inside ({100 * share:.1f} %)" + (f", {missing} not run" if missing else "")
+    ours = f"{inside} of {len(here)} points inside ({100 * share:.1f} %)" + (
+        f", {missing} without {MIN_SEEDS} seeds" if missing else ""
+    )
     ours = f"{spread(here, 'mean')}, {ours}" if unaided else ours
     good = share >= 0.95 and not missing
     return paper, ours, "reproduced" if good else "partly" if share >= 0.5 else "not reproduced"
@@ -419,8 +443,8 @@ _LEAD = (
 )
 _INSIDE = (
     f"Of the points with {MIN_SEEDS} seeds or more: the published value is in the 95 % prediction interval of one "
-    "further run at 95 % of them or more, and every published point was run (reproduced), at half or more (partly), "
-    "at fewer (not reproduced)."
+    "further run at 95 % of them or more, and every published point has so many (reproduced), at half or more "
+    "(partly), at fewer (not reproduced)."
 )
 _DEPTHS = (
     "The leads over random initialisation and over the random subnetwork as released, as above, are both above 0: "

@@ -11,6 +11,7 @@ from sicore.published import (
     curves,
     five_seed_curve,
     lead,
+    not_run,
     points,
     verdicts,
     vision_curves,
@@ -349,7 +350,7 @@ def test_verdict_on_as_good_as_the_full_model(accuracies, verdict):
     assert judged(depths(FULL, *accuracies), "full model, or better")[0] == verdict
 
 
-REST = "not run: 6, 8, 10, 12 layers"
+REST = "without 3 seeds: 6, 8, 10, 12 layers"
 
 
 @pytest.mark.parametrize(
@@ -361,7 +362,7 @@ REST = "not run: 6, 8, 10, 12 layers"
         ([0.4, 0.4], [0.4, 0.6], "partly", f"above 0 at 1 of 2 depths (not 4 layers; {REST})"),
         ([0.6, 0.4], [0.4, 0.6], "not reproduced", f"above 0 at 0 of 2 depths (not 2, 4 layers; {REST})"),
         ([[0.3, 0.5, 0.6], 0.4], [0.4, 0.6], "undecided", f"above 0 at 0 of 2 depths (not 2, 4 layers; {REST})"),
-        ([0.4], [0.4], "not run", "above 0 at 1 of 1 depths (not run: 4, 6, 8, 10, 12 layers)"),
+        ([0.4], [0.4], "not run", "above 0 at 1 of 1 depths (without 3 seeds: 4, 6, 8, 10, 12 layers)"),
         ([0.4, 0.4], [], "not run", "no result"),
     ],
 )
@@ -384,7 +385,7 @@ def test_verdict_on_every_depth(over_random, over_sampled, verdict, ours):
 )
 def test_verdict_without_disambiguation_samples(subnetwork, full_model, verdict, ours):
     table = runs((SUBNETWORK, {0: subnetwork, 250: [0.1] * 3}), (FULL, {0: full_model}))
-    expected = (verdict, "accuracy 0.318 to 0.447", f"accuracy {ours}, 28 not run")
+    expected = (verdict, "accuracy 0.318 to 0.447", f"accuracy {ours}, 28 without 3 seeds")
     assert judged(table, "prefers a^2 + ab") == expected
 
 
@@ -414,6 +415,15 @@ def test_verdict_on_agreement(outside, verdict, ours):
 
 def test_verdict_on_agreement_not_run():
     assert judged(as_published(seeds=2), "the published ones") == ("not run", "480 points", "no result")
+
+
+def test_a_number_of_samples_is_run_where_all_five_starts_have_it():
+    table = as_published(seeds=1)
+    assert not_run(table) == "none"
+    one = (table["n_layer"] == 4) & (table["n_disambiguation"] == 100) & (table["condition"] == "full_model")
+    assert not_run(table[~one]) == "1 of 16 numbers of samples with 4 layers"
+    assert not_run(table[~one & (table["n_layer"] != 2)]) == "1 of 16 numbers of samples with 4 layers; 2 layers"
+    assert not_run(table[:0]) == "2, 4, 6, 8, 10, 12 layers"
 
 
 def test_values_of_a_lead_by_hand():
