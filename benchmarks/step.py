@@ -52,23 +52,25 @@ def matmul_rate(dtype: torch.dtype) -> float:
     return 2 * 1024**3 / best
 
 
-def operations(n_layer: int, d: int = 128, positions: int = 3, numbers: int = NUMBERS) -> float:
+def operations(
+    n_layer: int, d: int = 128, positions: int = 3, numbers: int = NUMBERS, all_positions: bool = False
+) -> float:
     """Floating-point operations of the matrix products of one training step of one model.
 
-    Only what the answer needs: the last layer's queries, projections and MLP at the last
-    position alone. Forward, and twice that for the gradients of inputs and weights.
+    Only what the loss needs. Where that is on the answer only: the last layer's queries, projections and MLP at
+    the last position alone. Forward, and twice that for the gradients of inputs and weights.
     """
     full = positions * 12 * d * d
-    last = positions * 2 * d * d + (1 + 1 + 8) * d * d
-    head = d * (numbers + 1)
+    last = full if all_positions else positions * 2 * d * d + (1 + 1 + 8) * d * d
+    head = (positions if all_positions else 1) * d * (numbers + 1)
     return 3 * 2 * BATCH * ((n_layer - 1) * full + last + head)
 
 
 class Stage:
     """Data and starting points of one stage, and its variants as ``steps -> None``."""
 
-    def __init__(self, stage: str, n_layer: int, K: int, numbers: int = NUMBERS) -> None:
-        self.stage, self.K, self.numbers = stage, K, numbers
+    def __init__(self, stage: str, n_layer: int, K: int, numbers: int = NUMBERS, all_positions: bool = False) -> None:
+        self.stage, self.K, self.numbers, self.all_positions = stage, K, numbers, all_positions
         self.models = [gpt2(vocab=numbers + 1, n_layer=n_layer, seed=k).eval() for k in range(K)]
         self.fresh = [gpt2(vocab=numbers + 1, n_layer=n_layer, seed=100 + k).eval() for k in range(K)]
         self.names = maskable(self.models[0], include="transformer.h.*")
@@ -98,7 +100,7 @@ class Stage:
         return transfer(losses, starts, data, clip=CLIP, weight_decay=0.01, dtype=dtype, **common)
 
     def stacked(self, dtype: torch.dtype) -> Callable[[int], Trained]:
-        losses = ar.losses(n_head=4, dtype=dtype, dropout=Dropout(0.0, range(self.K)))
+        losses = ar.losses(n_head=4, dtype=dtype, dropout=Dropout(0.0, range(self.K)), all_positions=self.all_positions)
         return lambda steps: self.run_stack(steps, losses, dtype)
 
     def vmapped(self) -> Callable[[int], Trained]:
@@ -121,7 +123,10 @@ class Stage:
             decay = 0.01 if self.stage == "transfer" else 0.0
             optimizer = torch.optim.AdamW(free.values(), lr=LR, weight_decay=decay, fused=True)
             for step in range(steps):
-                inputs, answers = data(step, torch.tensor([k]))
+                inputs, answers = (part[0] for part in data(step, torch.tensor([k])))
+                targets = (
+                    torch.cat([inputs[:, 1:], answers[:, None]], dim=1) if self.all_positions else answers[:, None]
+                )
                 if self.stage == "base":
                     effective = free
                 elif self.stage == "discovery":
@@ -131,8 +136,8 @@ class Stage:
                 else:
                     effective = free | {n: torch.where(masks[n], source[n], free[n]) for n in masks}
                 with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-                    out = functional_call(model, effective, (inputs[0],), {"logits_to_keep": 1})
-                loss = F.cross_entropy(out.logits[:, -1].float(), answers[0])
+                    out = functional_call(model, effective, (inputs,), {"logits_to_keep": targets.shape[1]})
+                loss = F.cross_entropy(out.logits.flatten(0, 1).float(), targets.flatten())
                 last = loss.item()
                 if self.stage == "discovery":
                     loss = loss + PENALTY * sum(m.sum() for m in soft.values())

@@ -1,9 +1,9 @@
 """How long does the paper's transfer sweep take? The stack beside a plain loop, extrapolated.
 
 One seed at one depth: 17 numbers of disambiguation samples, 100 epochs each, for every
-start. The time of a training step is measured at the paper's vocabulary, both ways in
-turn; the steps of the sweep are counted. Evaluation and the early end of runs that have
-reached an accuracy of 1 are left out on both sides.
+start. The time of a training step is measured at the paper's vocabulary, with the loss on
+every token as in the paper, all ways in turn; the steps of the sweep are counted. Evaluation
+and the early end of runs that have reached an accuracy of 1 are left out on both sides.
 
     python benchmarks/sweep.py             # 2 and 12 layers, at least 200 interleaved steps
     python benchmarks/sweep.py --count     # only count the operations of all depths and seeds
@@ -20,7 +20,8 @@ import torch
 from step import BATCH, Stage, matmul_rate, operations
 
 from sicore import results
-from sicore.experiments import MAIN_CONDITIONS
+from sicore.experiments import MAIN_CONDITIONS, Machine
+from sicore.jobs import DTYPES
 from sicore.training import keep_freed_memory
 
 COUNTS = [0, 10, 16, 25, 40, 64, 100, 160, 250, 400, 640, 1000, 1600, 2500, 4000, 6400, 10000]
@@ -68,14 +69,19 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     keep_freed_memory()
-    start, rows = time.monotonic(), []
-    rate = matmul_rate(torch.float32)
+    rows: list[tuple[object, ...]] = []
+    start = time.monotonic()
+    # bfloat16 only where the processor does not merely imitate it.
+    types = {name: DTYPES[name] for name in dict.fromkeys(Machine.open().dtype(name) for name in DTYPES)}
+    rate = {name: matmul_rate(dtype) for name, dtype in types.items()}
+    gflops = {name: round(value / 1e9) for name, value in rate.items()}
     total = sweep_steps() * len(MAIN_CONDITIONS)
-    print(f"{total:,} steps a seed and depth; one thread, float32, matmul rate {rate / 1e9:.0f} GFLOP/s")
+    print(f"{total:,} steps a seed and depth; one thread, matmul rate in GFLOP/s: {gflops}")
     for n_layer in given.layers:
-        stage = Stage("transfer", n_layer, given.stack, numbers=1000)
-        variants = {"loop": stage.loop(torch.float32), "stack": stage.stacked(torch.float32)}
-        times: dict[str, list[float]] = {label: [] for label in variants}
+        stage = Stage("transfer", n_layer, given.stack, numbers=1000, all_positions=True)
+        variants = {("loop", name): stage.loop(dtype) for name, dtype in types.items()}
+        variants |= {("stack", name): stage.stacked(dtype) for name, dtype in types.items()}
+        times: dict[tuple[str, str], list[float]] = {label: [] for label in variants}
         for round_ in range(given.rounds + 1):
             for label, go in variants.items():
                 steps = given.steps if round_ else 5  # the first turn warms up
@@ -83,13 +89,13 @@ def main() -> None:
                 go(steps)
                 if round_:
                     times[label].append((time.perf_counter() - began) / steps / given.stack)
-        ratio = statistics.median(a / b for a, b in zip(times["loop"], times["stack"], strict=True))
-        floor = operations(n_layer, numbers=1000) / rate
-        for label in variants:
-            seconds = statistics.median(times[label])
+        for label, each in times.items():
+            seconds = statistics.median(each)
+            ratio = statistics.median(a / b for a, b in zip(times["loop", "float32"], each, strict=True))
+            floor = operations(n_layer, numbers=1000, all_positions=True) / rate[label[1]]
             rows.append((
-                n_layer, label, round(1e3 * seconds, 2), round(total * seconds / 3600, 2),
-                round(ratio if label == "stack" else 1.0, 2), round(1e3 * floor, 2), f"{floor / seconds:.0%}",
+                n_layer, " ".join(label), round(1e3 * seconds, 2), round(total * seconds / 3600, 2),
+                round(ratio, 2), round(1e3 * floor, 2), f"{floor / seconds:.0%}",
             ))  # fmt: skip
             print(rows[-1], flush=True)
     columns = [
@@ -97,7 +103,7 @@ def main() -> None:
         "of peak",
     ]  # fmt: skip
     if given.write:
-        parameters = vars(given) | {"gflops": round(rate / 1e9), "steps_a_sweep": total}
+        parameters = vars(given) | {"gflops": gflops, "steps_a_sweep": total}
         results.write("sweep", "benchmark", pd.DataFrame(rows, columns=columns), parameters=parameters, began=start)
 
 
