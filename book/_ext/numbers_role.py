@@ -22,6 +22,9 @@ from sphinx.util.docutils import SphinxRole
 
 logger = logging.getLogger(__name__)
 
+PHRASE = 30
+"""A longer text than this many characters wraps like the sentence around it; a shorter one stays in one piece."""
+
 
 class MissingResult(Exception):
     """A result that a page asks for and that is not there; the message names the fix."""
@@ -77,7 +80,8 @@ class NumberRole(SphinxRole):
             "", nodes.inline(text, text), refdomain="std", reftype="doc", reftarget=page, refexplicit=True,
             refwarn=True, refdoc=self.env.docname,
         )  # fmt: skip
-        return [nodes.inline("", "", link, classes=["num"])], []
+        classes = ["num", "phrase"] if len(text) > PHRASE else ["num"]
+        return [nodes.inline("", "", link, classes=classes)], []
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
