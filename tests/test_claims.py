@@ -147,9 +147,9 @@ def test_a_lead_by_hand(judged):
         value = {
             (row["start"], row["seed"], int(row["n_disambiguation"])): float(row["test_accuracy"])
             for row in rows("04_depths", n_layer=2)
+            if 64 <= int(row["n_disambiguation"]) <= 2500
         }
-        seeds = sorted({seed for _, seed, _ in value})
-        counts = sorted({n for start, _, n in value if start == "subnetwork" and 64 <= n <= 2500})
+        seeds, counts = (sorted({key[at] for key in value if key[0] == "subnetwork"}) for at in (1, 2))
         gaps = [statistics.mean(value["subnetwork", seed, n] - value[other, seed, n] for n in counts) for seed in seeds]
         low, high = interval(gaps)
         assert judged[name].verdict == verdict_of(low, high, -0.02 if name == "lead-full-2" else 0.0)
