@@ -72,7 +72,7 @@ def main() -> None:
     rows: list[tuple[object, ...]] = []
     start = time.monotonic()
     # bfloat16 only where the processor does not merely imitate it.
-    types = {name: DTYPES[name] for name in dict.fromkeys(Machine.open().dtype(name) for name in DTYPES)}
+    types = {name: DTYPES[name] for name in map(Machine.open().dtype, DTYPES)}
     rate = {name: matmul_rate(dtype) for name, dtype in types.items()}
     gflops = {name: round(value / 1e9) for name, value in rate.items()}
     total = sweep_steps() * len(MAIN_CONDITIONS)
