@@ -36,7 +36,7 @@ def sweep_steps(counts: list[int] = COUNTS) -> int:
 def count_operations() -> pd.DataFrame:
     """Matrix products of the transfers of params/sweep.yaml: all depths, starts and seeds.
 
-    Six operations for every weight, token and step, the loss on all four tokens. Bytes:
+    The loss is on every token; a model reads three, a, b and the sign (:func:`step.operations`). Bytes:
     what AdamW has to move for every weight and step, reading weight, gradient and both
     moments and writing all but the gradient, in float32.
     """
@@ -46,7 +46,8 @@ def count_operations() -> pd.DataFrame:
         seeds = 5 if n_layer == 12 else 3
         weights = 12 * n_layer * width**2 + vocabulary * width
         steps = sweep_steps() * len(MAIN_CONDITIONS) * seeds
-        products, bytes_moved = 6 * weights * 4 * BATCH * steps / 1e15, 28 * weights * steps / 1e15
+        products = operations(n_layer, width, numbers=vocabulary - 1, all_positions=True) * steps / 1e15
+        bytes_moved = 28 * weights * steps / 1e15
         rows.append((str(n_layer), seeds, steps, products, bytes_moved))
     rows.append(("all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])))  # type: ignore[arg-type]
     columns = ["layers", "seeds", "steps", "operations (10^15)", "optimiser bytes (10^15)"]
