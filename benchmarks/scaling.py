@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from step import BATCH, operations
 from sweep import count_operations
 
 from sicore import results, workflow
@@ -43,17 +44,17 @@ class Job:
 
 @functools.cache
 def on_core(layers: int, stack: int, batch: int) -> float:
-    """Seconds of a step of a stack on one core: measured at 2 and 12 layers and 50 samples, linear between."""
-    table = results.read("sweep", "benchmark").query("variant == 'stack'").sort_values("layers")
+    """Seconds of a step of a stack on one core, float32: measured at 2 and 12 layers, 50 samples; linear between."""
+    table = results.read("sweep", "benchmark").query("variant == 'stack float32'").sort_values("layers")
     slope, offset = np.polyfit(table["layers"], table["ms a model a step"], 1)
-    return stack * batch / 50 * (offset + slope * layers) / 1e3
+    return stack * batch / BATCH * (offset + slope * layers) / 1e3
 
 
 def on_gpu(layers: int, stack: int, batch: int) -> float:
     """Seconds of a step of a stack on a GPU: the largest of three bounds from below."""
     weights = 12 * layers * 128**2 + 1001 * 128
     return max(
-        stack * 6 * weights * 4 * batch / RATE,
+        stack * operations(layers, all_positions=True) * batch / BATCH / RATE,
         stack * 28 * weights / BANDWIDTH,
         KERNELS * (layers + 1) * LAUNCH,
     )
@@ -78,7 +79,7 @@ def jobs_of(step: Callable[[int, int, int], float], starts_per_job: int, cores: 
             sources = Job(START + (base + masks) / min(cores, seeds), min(cores, seeds))
             parts = []
             for starts in workflow.pieces(given["depth_starts"], starts_per_job):
-                seconds = stack_seconds(lengths(given), len(starts), lambda k, n=layers: step(n, k, 50))
+                seconds = stack_seconds(lengths(given), len(starts), lambda k, n=layers: step(n, k, BATCH))
                 parts += [Job(START + seconds, after=[sources]) for _ in range(seeds)]
             jobs += [sources, *parts, Job(START, after=parts)]
     return jobs
