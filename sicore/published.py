@@ -32,6 +32,8 @@ POINT = ["n_layer", "condition", "behaviour", "n_disambiguation"]
 LEVELS = (0.5, 0.9, 0.99)
 LEAD_COUNTS = (64, 2500)
 """First and last count of a lead. Below, all starts are near the floor; above, most are near 1."""
+FIVE = 5
+"""Runs of the paper in each point of :func:`five_seed_curve`."""
 MIN_SEEDS = 3
 """Fewest seeds on which a claim is judged."""
 MARGIN = 0.02
@@ -59,7 +61,7 @@ def curves_as_runs() -> pd.DataFrame:
 
 
 def five_seed_curve() -> pd.DataFrame:
-    """Figure 2 at 12 layers: as :func:`curves`, each a mean over 5 runs, with ``published_std``.
+    """Figure 2 at 12 layers: as :func:`curves`, each a mean over :data:`FIVE` runs, with ``published_std``.
 
     Four conditions (not the complement) x 17 counts; no standard deviation is given for 0 samples.
     """
@@ -117,23 +119,54 @@ def points(table: pd.DataFrame, reference: pd.DataFrame | None = None, *, test_p
         ``gap`` (mean - published), ``low``, ``high`` and ``inside``. With one seed, the
         intervals are nan and ``inside`` is missing. A point at which a run diverged is left out.
     """
-    if test_pairs < 1:
-        raise ValueError(f"test_pairs = {test_pairs}: expected 1 or more")
     from scipy.stats import t as student  # slow to import, so only here
 
     reference = curves() if reference is None else reference
     ours = _runs(table).groupby(POINT)["test_accuracy"].agg(["mean", "std", "count"]).reset_index()
     found = reference[[*POINT, "published"]].merge(ours.rename(columns={"count": "seeds"}), on=POINT)
     mean, seeds = found["mean"], found["seeds"]
-    t = student.ppf(0.975, np.where(seeds > 1, seeds - 1, np.nan))
-    middle = (mean * test_pairs + 2) / (test_pairs + 4)
-    reach = t * np.maximum(found["std"], np.sqrt(middle * (1 - middle) / test_pairs)) * np.sqrt(1 + 1 / seeds)
-    found["half_width"] = t * found["std"] / np.sqrt(seeds)
+    found["half_width"] = student.ppf(0.975, np.where(seeds > 1, seeds - 1, np.nan)) * found["std"] / np.sqrt(seeds)
     found["gap"] = mean - found["published"]
-    found["low"], found["high"] = (mean - reach).clip(lower=0), (mean + reach).clip(upper=1)
+    found["low"], found["high"] = _one_more_run(mean, found["std"], seeds, test_pairs)
     inside = found["published"].between(found["low"], found["high"]).astype("boolean")
     found["inside"] = inside.mask(seeds < 2)
     return found[[*POINT, "published", "mean", "half_width", "seeds", "gap", "low", "high", "inside"]]
+
+
+def beside_five_runs(table: pd.DataFrame, *, test_pairs: int = 1000) -> pd.DataFrame:
+    """Our runs with 12 layers, each held against the five that the paper has there (:func:`five_seed_curve`).
+
+    The other way round than :func:`points`: the interval for one more run comes from the
+    paper's mean and standard deviation, so that a single run of ours can be judged. The
+    paper's five share one base model and one mask, and each of ours has its own, so that
+    more than 5 % of ours may lie outside although nothing is wrong.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a run: ``condition``, ``behaviour``, ``n_layer``, ``n_disambiguation``,
+        ``published``, ``published_std``, ``low``, ``high``, ``seed``, ``test_accuracy`` and
+        ``inside``. Points without a published standard deviation (0 samples) are left out.
+    """
+    theirs = five_seed_curve().dropna(subset="published_std")
+    theirs["low"], theirs["high"] = _one_more_run(
+        theirs["published"], theirs["published_std"], pd.Series(FIVE, theirs.index), test_pairs
+    )
+    found = theirs.merge(_runs(table)[[*POINT, "seed", "test_accuracy"]], on=POINT)
+    found["inside"] = found["test_accuracy"].between(found["low"], found["high"])
+    return found
+
+
+def _one_more_run(mean: pd.Series, std: pd.Series, runs: pd.Series, test_pairs: int) -> tuple[pd.Series, pd.Series]:
+    """Ends of the 95 % prediction interval of :func:`points`; nan with one run."""
+    from scipy.stats import t as student  # slow to import, so only here
+
+    if test_pairs < 1:
+        raise ValueError(f"test_pairs = {test_pairs}: expected 1 or more")
+    t = student.ppf(0.975, np.where(runs > 1, runs - 1, np.nan))
+    middle = (mean * test_pairs + 2) / (test_pairs + 4)
+    reach = t * np.maximum(std, np.sqrt(middle * (1 - middle) / test_pairs)) * np.sqrt(1 + 1 / runs)
+    return (mean - reach).clip(lower=0), (mean + reach).clip(upper=1)
 
 
 def crossed(points: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import pytest
 from sicore.published import (
     CLAIMS,
     MIN_SEEDS,
+    beside_five_runs,
     by_curve,
     crossed,
     curves,
@@ -160,6 +161,19 @@ def test_a_table_that_is_the_published_one_has_no_gap():
 def test_twelve_layers_against_the_mean_of_five_runs():
     table = runs((SUBNETWORK, {10000: [0.9996, 1.0]}), n_layer=12)
     assert points(table, five_seed_curve())["gap"].tolist() == pytest.approx([0])
+
+
+def test_a_run_of_ours_against_the_spread_of_the_papers_five():
+    # m = 668.8 / 1004, its standard error 0.014913, more than the published 0.0102:
+    # 0.6668 ± 2.776445 * 0.014913 * 1.095445 = 0.621443 to 0.712157.
+    table = runs((RELEASED, {0: [0.3], 1000: [0.6214, 0.6215, 0.7121, 0.7122]}), n_layer=12)
+    found = beside_five_runs(table)
+    assert found["inside"].tolist() == [False, True, True, False]
+    assert found["seed"].tolist() == [0, 1, 2, 3]
+    # 0.8848 ± 2.776445 * 0.0211 * 1.095445 = 0.8206 to 0.9490: the published spread is the larger one.
+    (row,) = beside_five_runs(runs((SUBNETWORK, {400: [0.9]}), n_layer=12)).itertuples()
+    assert (row.low, row.high) == (pytest.approx(0.820625, abs=1e-6), pytest.approx(0.948975, abs=1e-6))
+    assert beside_five_runs(runs((SUBNETWORK, {400: [0.9]}), n_layer=10)).empty
 
 
 def test_a_missing_behaviour_is_none_and_a_run_without_accuracy_does_not_count():
