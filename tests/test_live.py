@@ -291,8 +291,10 @@ def visit(html, browser):
     """Opens a page of the book; after the test, no error may have been told."""
     contexts, wrong = [], []
 
-    def opened(name: str, **options):
+    def opened(name: str, first: str = "", **options):
+        """``first``: a script that runs before those of the page."""
         context = fresh_context(browser, **options)
+        context.add_init_script(first)
         contexts.append(context)
         shown = context.new_page()
         shown.on("pageerror", lambda error: wrong.append(str(error)))
@@ -486,14 +488,29 @@ def test_depth_and_the_papers_curve_are_picked(visit):
     overlay.press("Space")
     assert hollow.count() == 0
     overlay.check()
-    other = sorted(set(paper["layers"]) - set(rows["n_layer"]))[0]
+
+
+def test_a_depth_without_runs_has_the_papers_values_alone(visit):
+    paper, depth = table("published/appendix_arithmetic_by_depth"), 12
+    drop = f"""
+        const parse = JSON.parse;
+        JSON.parse = (...given) => {{
+          const data = parse(...given);
+          for (const line of data.lines || []) if (line.points) delete line.points[{depth}];
+          return data;
+        }};
+    """
+    shown = visit("book/paper.html", first=drop)
+    figure = box_of(shown, "paper-figure")
+    layers = figure.get_by_label("Layers", exact=True)
     layers.focus()
-    layers.select_option(index=sorted(paper["layers"].unique()).index(other))
-    assert told(figure) == f"{other} layers have not been run here: the paper's values alone."
-    chart.focus()
+    layers.select_option(index=sorted(paper["layers"].unique()).index(depth))
+    assert told(figure) == f"{depth} layers have not been run here: the paper's values alone."
+    figure.get_by_role("application").focus()
     for key in ("ArrowRight", "End"):
         shown.keyboard.press(key)
-        check_readout(told(figure), rows, paper, depth=other)
+        assert told(figure).startswith("The paper's")
+        check_readout(told(figure), paper.iloc[:0], paper, depth=depth)
 
 
 def test_the_seeds_on_offer_are_those_of_the_depth(visit):
