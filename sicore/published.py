@@ -157,6 +157,50 @@ def beside_five_runs(table: pd.DataFrame, *, test_pairs: int = 1000) -> pd.DataF
     return found
 
 
+def over_depths(table: pd.DataFrame, *, test_pairs: int = 1000) -> pd.DataFrame:
+    """The mean over the six depths (Figure 2), ours beside the paper's, where every depth has a run of ours.
+
+    At each depth we take the mean of our seeds, then the mean of these. The paper's value is
+    the mean of one run a depth, so the interval is that for one more such mean. Depths with a
+    single seed have no standard deviation of their own: one is pooled over the depths with
+    more, as if runs varied as much at each. With n_d seeds at depth d of D, pooled s with
+    df = sum(n_d - 1): mean ± t(0.975, df) * s * sqrt(1/D + sum(1/n_d) / D^2). As in
+    :func:`points`, s is taken as no less than the error of ``test_pairs`` test pairs.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``condition``, ``behaviour``, ``n_disambiguation``, ``published``, ``mean``,
+        ``half_width`` (of our mean's 95 % interval), ``runs`` (of ours), ``low``, ``high``
+        and ``inside``. Where no depth has two seeds, the intervals are nan and ``inside`` is missing.
+    """
+    from scipy.stats import t as student  # slow to import, so only here
+
+    place = [name for name in POINT if name != "n_layer"]
+    reference = curves()
+    each = _runs(table).groupby(POINT)["test_accuracy"].agg(["mean", "var", "count"]).reset_index()
+    rows = []
+    for key, part in reference.merge(each, on=POINT).groupby(place, sort=False):
+        depths, df = len(part), int((part["count"] - 1).sum())
+        if depths < reference["n_layer"].nunique():
+            continue
+        mean, ours = part["mean"].mean(), (1 / part["count"]).sum() / depths**2
+        middle = (mean * test_pairs + 2) / (test_pairs + 4)
+        pooled = ((part["count"] - 1) * part["var"].fillna(0)).sum() / df if df else math.nan
+        t = student.ppf(0.975, df) if df else math.nan
+        reach = t * np.sqrt(np.maximum(pooled, middle * (1 - middle) / test_pairs) * (1 / depths + ours))
+        rows.append((
+            *key, part["published"].mean(), mean, t * math.sqrt(pooled * ours), int(part["count"].sum()), mean - reach,
+            mean + reach,
+        ))  # fmt: skip
+    found = pd.DataFrame(rows, columns=[*place, "published", "mean", "half_width", "runs", "low", "high"])
+    found["low"], found["high"] = found["low"].clip(lower=0), found["high"].clip(upper=1)
+    found["inside"] = (
+        found["published"].between(found["low"], found["high"]).astype("boolean").mask(found["low"].isna())
+    )
+    return found
+
+
 def _one_more_run(mean: pd.Series, std: pd.Series, runs: pd.Series, test_pairs: int) -> tuple[pd.Series, pd.Series]:
     """Ends of the 95 % prediction interval of :func:`points`; nan with one run."""
     from scipy.stats import t as student  # slow to import, so only here

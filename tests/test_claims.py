@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from scipy.stats import t as student
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
@@ -229,6 +230,27 @@ def test_one_more_run_by_hand(judged, name):
     inside, narrow = low <= float(judged[name].paper) <= high, high - low <= 0.2
     assert judged[name].verdict == ("does not agree" if not inside else "agrees" if narrow else "not told apart")
     assert f"{low:.3f} to {high:.3f}" in judged[name].remark
+
+
+@pytest.mark.parametrize("start", ["subnetwork", "full_model", "sampled_as_released", "random_initialisation"])
+def test_the_mean_over_the_depths_by_hand(judged, start):
+    """One mean a depth, then their mean; the spread is pooled over the depths with several seeds."""
+    depths = {}
+    for row in rows("04_depths", start=start, n_disambiguation=400):
+        depths.setdefault(row["n_layer"], []).append(float(row["test_accuracy"]))
+    mean = statistics.mean(map(statistics.mean, depths.values()))
+    df = sum(len(values) - 1 for values in depths.values())
+    squares = sum(statistics.pvariance(values) * len(values) for values in depths.values())
+    ours = sum(1 / len(values) for values in depths.values()) / 36
+    reach = student.ppf(0.975, df) * (squares / df * (1 / 6 + ours)) ** 0.5
+    found = judged[f"point-mean-{start}"]
+    assert (len(depths), found.seeds) == (6, sum(map(len, depths.values())))
+    assert found.ours == f"{mean:.3f} ± {student.ppf(0.975, df) * (squares / df * ours) ** 0.5:.3f}"
+    assert f"one more run: {mean - reach:.3f} to {mean + reach:.3f}" in found.remark
+    inside = mean - reach <= float(found.paper) <= mean + reach
+    assert found.verdict == (
+        claims.AGREES if inside and reach <= claims.WIDEST else claims.OPEN if inside else claims.DISAGREES
+    )
 
 
 def test_the_base_models_that_were_given_up_count_as_outside(judged):

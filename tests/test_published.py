@@ -13,6 +13,7 @@ from sicore.published import (
     five_seed_curve,
     lead,
     not_run,
+    over_depths,
     points,
     verdicts,
     vision_curves,
@@ -174,6 +175,42 @@ def test_a_run_of_ours_against_the_spread_of_the_papers_five():
     (row,) = beside_five_runs(runs((SUBNETWORK, {400: [0.9]}), n_layer=12)).itertuples()
     assert (row.low, row.high) == (pytest.approx(0.820625, abs=1e-6), pytest.approx(0.948975, abs=1e-6))
     assert beside_five_runs(runs((SUBNETWORK, {400: [0.9]}), n_layer=10)).empty
+
+
+def test_mean_over_the_depths_by_hand():
+    # Depths 2 to 10 have one seed at 0.5, 12 has 0.5, 0.6 and 0.7: mean (5 * 0.5 + 0.6) / 6, s = 0.1 with df = 2,
+    # sum(1/n) = 5 + 1/3; t(0.975, 2) * 0.1 * sqrt(1/6 + 16/3/36) = 0.241415, and without the 1/6 0.165609.
+    one = [runs((SUBNETWORK, {100: [0.5]}), n_layer=depth) for depth in (2, 4, 6, 8, 10)]
+    table = pd.concat([*one, runs((SUBNETWORK, {100: [0.5, 0.6, 0.7], 400: [0.9]}), n_layer=12)])
+    (row,) = over_depths(table).itertuples()
+    assert (row.condition, row.behaviour, row.n_disambiguation, row.runs) == ("subnetwork", "", 100, 8)
+    assert row.published == pytest.approx(0.6165, abs=5e-4)  # Figure 2 has the mean of the appendix's curves
+    assert row.mean == pytest.approx(3.1 / 6)
+    assert row.half_width == pytest.approx(0.165609, abs=1e-6)
+    assert (row.low, row.high) == (
+        pytest.approx(3.1 / 6 - 0.241415, abs=1e-6),
+        pytest.approx(3.1 / 6 + 0.241415, abs=1e-6),
+    )
+    assert row.inside
+
+
+def test_mean_over_the_depths_of_single_runs_has_no_interval():
+    found = over_depths(as_published(seeds=1))
+    assert len(found) == 5 * 16
+    assert (found["mean"] - found["published"]).abs().max() < 1e-12
+    assert found[["half_width", "low", "high"]].isna().all(axis=None)
+    assert found["inside"].isna().all()
+
+
+def test_mean_over_the_depths_with_seeds_that_agree_leaves_the_sampling_error():
+    found = over_depths(as_published(seeds=2)).set_index(["condition", "n_disambiguation"])
+    # df = 6; 1/6 + (6/2) / 36 = 1/4; m = (1000 * 0.6165 + 2) / 1004.
+    m = (1000 * found.loc[("subnetwork", 100), "mean"] + 2) / 1004
+    reach = 2.4469118511449692 * math.sqrt(m * (1 - m) / 1000 / 4)
+    row = found.loc[("subnetwork", 100)]
+    assert row["high"] - row["mean"] == pytest.approx(reach)
+    assert row["half_width"] == pytest.approx(0, abs=1e-12)
+    assert found["inside"].all()
 
 
 def test_a_missing_behaviour_is_none_and_a_run_without_accuracy_does_not_count():
