@@ -31,7 +31,7 @@ CONDITIONS: dict[str, tuple[str, str]] = {
 POINT = ["n_layer", "condition", "behaviour", "n_disambiguation"]
 LEVELS = (0.5, 0.9, 0.99)
 LEAD_COUNTS = (64, 2500)
-"""First and last count of a lead. Below, all starts are near the floor; above, most are near 1."""
+"""First and last count of a lead. Below, no start has learned the task; above, most are near 1."""
 FIVE = 5
 """Runs of the paper in each point of :func:`five_seed_curve`."""
 MIN_SEEDS = 3
@@ -128,8 +128,7 @@ def points(table: pd.DataFrame, reference: pd.DataFrame | None = None, *, test_p
     found["half_width"] = student.ppf(0.975, np.where(seeds > 1, seeds - 1, np.nan)) * found["std"] / np.sqrt(seeds)
     found["gap"] = mean - found["published"]
     found["low"], found["high"] = _one_more_run(mean, found["std"], seeds, test_pairs)
-    inside = found["published"].between(found["low"], found["high"]).astype("boolean")
-    found["inside"] = inside.mask(seeds < 2)
+    found["inside"] = _published_inside(found)
     return found[[*POINT, "published", "mean", "half_width", "seeds", "gap", "low", "high", "inside"]]
 
 
@@ -185,19 +184,16 @@ def over_depths(table: pd.DataFrame, *, test_pairs: int = 1000) -> pd.DataFrame:
         if depths < reference["n_layer"].nunique():
             continue
         mean, ours = part["mean"].mean(), (1 / part["count"]).sum() / depths**2
-        middle = (mean * test_pairs + 2) / (test_pairs + 4)
-        pooled = ((part["count"] - 1) * part["var"].fillna(0)).sum() / df if df else math.nan
+        pooled = np.sqrt(((part["count"] - 1) * part["var"].fillna(0)).sum() / df) if df else math.nan
         t = student.ppf(0.975, df) if df else math.nan
-        reach = t * np.sqrt(np.maximum(pooled, middle * (1 - middle) / test_pairs) * (1 / depths + ours))
+        reach = t * np.maximum(pooled, _sampling_error(mean, test_pairs)) * math.sqrt(1 / depths + ours)
         rows.append((
-            *key, part["published"].mean(), mean, t * math.sqrt(pooled * ours), int(part["count"].sum()), mean - reach,
+            *key, part["published"].mean(), mean, t * pooled * math.sqrt(ours), int(part["count"].sum()), mean - reach,
             mean + reach,
         ))  # fmt: skip
     found = pd.DataFrame(rows, columns=[*place, "published", "mean", "half_width", "runs", "low", "high"])
     found["low"], found["high"] = found["low"].clip(lower=0), found["high"].clip(upper=1)
-    found["inside"] = (
-        found["published"].between(found["low"], found["high"]).astype("boolean").mask(found["low"].isna())
-    )
+    found["inside"] = _published_inside(found)
     return found
 
 
@@ -205,12 +201,23 @@ def _one_more_run(mean: pd.Series, std: pd.Series, runs: pd.Series, test_pairs: 
     """Ends of the 95 % prediction interval of :func:`points`; nan with one run."""
     from scipy.stats import t as student  # slow to import, so only here
 
+    t = student.ppf(0.975, np.where(runs > 1, runs - 1, np.nan))
+    reach = t * np.maximum(std, _sampling_error(mean, test_pairs)) * np.sqrt(1 + 1 / runs)
+    return (mean - reach).clip(lower=0), (mean + reach).clip(upper=1)
+
+
+def _sampling_error(mean: pd.Series | float, test_pairs: int) -> pd.Series | float:
+    """Standard error of an accuracy on ``test_pairs`` pairs, not 0 for one of 1.000: see :func:`points`."""
     if test_pairs < 1:
         raise ValueError(f"test_pairs = {test_pairs}: expected 1 or more")
-    t = student.ppf(0.975, np.where(runs > 1, runs - 1, np.nan))
     middle = (mean * test_pairs + 2) / (test_pairs + 4)
-    reach = t * np.maximum(std, np.sqrt(middle * (1 - middle) / test_pairs)) * np.sqrt(1 + 1 / runs)
-    return (mean - reach).clip(lower=0), (mean + reach).clip(upper=1)
+    return (middle * (1 - middle) / test_pairs) ** 0.5
+
+
+def _published_inside(found: pd.DataFrame) -> pd.Series:
+    """Does ``published`` lie from ``low`` to ``high``? Missing where there is no interval."""
+    inside = found["published"].between(found["low"], found["high"]).astype("boolean")
+    return inside.mask(found["low"].isna())
 
 
 def crossed(points: pd.DataFrame) -> pd.DataFrame:
@@ -273,8 +280,8 @@ def lead(table: pd.DataFrame, over: tuple[str, str], n_layer: int) -> pd.DataFra
     """The subnetwork's test accuracy minus that of another start, paired by seed.
 
     A seed's lead is the mean of its row, over the counts from 64 to 2,500 that both starts
-    have: with fewer samples all starts are near the floor, with more most are near 1, and
-    there they cannot differ. All seeds have the same counts: a count that fewer than half of
+    have: with fewer samples no start has learned the task, with more most are near 1, and
+    there a lead says little. All seeds have the same counts: a count that fewer than half of
     the seeds have is left out, and then a seed that lacks one of the others.
 
     Parameters
