@@ -316,6 +316,41 @@ def outside(value: float, leads: Sequence[float]) -> bool:
     return abs(value - mean) > half * math.sqrt(len(leads) + 1)
 
 
+def leads_by_depth(table: pd.DataFrame, over: tuple[str, str]) -> pd.DataFrame:
+    """The :func:`lead` at each depth beside the paper's, all over the counts that every depth of ``table`` has.
+
+    The mean of ``gap`` over the depths says whether our lead is the paper's: each depth has its own runs,
+    ours and the paper's, so the gaps are as many independent values.
+
+    Parameters
+    ----------
+    over
+        (condition, behaviour) of the other start.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a depth that has the lead, from the fewest layers on: ``n_layer``, ``seeds``, ``mean`` and
+        ``half_width`` (nan for one seed) of its 95 % interval over seeds, ``published``, ``gap``
+        (our mean - published) and ``outside`` (:func:`outside`).
+
+    >>> found = leads_by_depth(curves_as_runs(), ("random_initialisation", ""))
+    >>> found["n_layer"].tolist(), float(found["gap"].abs().max())
+    ([2, 4, 6, 8, 10, 12], 0.0)
+    """
+    runs, rows = _runs(table), []
+    depths_of = runs.groupby("n_disambiguation")["n_layer"].nunique()
+    shared = depths_of.index[depths_of == runs["n_layer"].nunique()]
+    ours, theirs = (
+        _differences(each[each["n_disambiguation"].isin(shared)], over) for each in (runs, curves_as_runs())
+    )
+    for depth in sorted(ours.keys() & theirs.keys()):
+        each, value = ours[depth].mean(axis=1).tolist(), float(theirs[depth].to_numpy().mean())
+        mean, half = mean_interval(each)
+        rows.append((depth, len(each), mean, half, value, mean - value, outside(value, each)))
+    return pd.DataFrame(rows, columns=["n_layer", "seeds", "mean", "half_width", "published", "gap", "outside"])
+
+
 def counts_run(differences: pd.DataFrame) -> str:
     """How many of the paper's counts from 64 to 2,500 are in a :func:`lead`; empty where all are.
 

@@ -12,6 +12,7 @@ from sicore.published import (
     curves,
     five_seed_curve,
     lead,
+    leads_by_depth,
     not_run,
     over_depths,
     points,
@@ -343,6 +344,26 @@ def test_lead_averages_over_the_same_counts_for_all_seeds():
 )
 def test_lead_without_a_pair_of_runs(table):
     assert lead(table, RANDOM, 2).empty
+
+
+def test_leads_by_depth_by_hand():
+    # Published with 100 samples: 2 layers 0.442 - 0.344, 12 layers 0.617 - 0.399. 400 is run with 2 layers alone.
+    two = runs((SUBNETWORK, {100: [0.5, 0.6, 0.7], 400: [1.0] * 3}), (RANDOM, {100: [0.3] * 3, 400: [0.0] * 3}))
+    twelve = runs((SUBNETWORK, {100: [0.9]}), (RANDOM, {100: [0.4]}), n_layer=12)
+    found = leads_by_depth(pd.concat([twelve, two]), RANDOM)
+    assert found[["n_layer", "seeds"]].values.tolist() == [[2, 3], [12, 1]]
+    assert found["mean"].tolist() == pytest.approx([0.3, 0.5])
+    assert found["half_width"].tolist() == pytest.approx([T2 * 0.1 / math.sqrt(3), math.nan], nan_ok=True)
+    assert found["published"].tolist() == pytest.approx([0.098, 0.218])
+    assert found["gap"].tolist() == pytest.approx([0.202, 0.282])
+    # One more seed with 2 layers: 0.3 ± T2 * 0.1 * sqrt(4 / 3), which is 0.497.
+    assert found["outside"].tolist() == [False, False]
+    assert leads_by_depth(runs((SUBNETWORK, {100: [0.9] * 2}), (RANDOM, {100: [0.1, 0.101]})), RANDOM)["outside"].all()
+
+
+def test_leads_by_depth_without_a_lead():
+    assert leads_by_depth(runs((SUBNETWORK, {100: [0.5]})), RANDOM).empty
+    assert leads_by_depth(runs(), RANDOM).empty
 
 
 # Differences 0.2 ± 0.025 (mean and 95 % interval): above; -0.2 ± 0.025: below; 0.01 ± 0.248: neither.
