@@ -56,7 +56,7 @@ def test_every_claim_has_a_verdict_a_source_and_a_page(judged):
         assert one.claim.endswith((".", ")"))
         assert one.paper
         assert (one.verdict == "not run") == (not one.ours), one.id
-        assert one.verdict != "not run" or "needs " in one.remark, one.id
+        assert one.verdict != "not run" or "Needs " in one.remark, one.id
         name = Path(one.page).name
         assert (ROOT / f"{one.page}.md").is_file() or (
             one.page == f"book/runs/{name}" and (ROOT / "notebooks" / f"{name}.ipynb").is_file()
@@ -73,7 +73,7 @@ def test_where_pictures_stand_in_only_a_direction_is_judged(judged):
     for one in judged.values():
         if one.table.startswith(("08_", "09_", "10_")):
             assert one.stand_in, one.id
-            assert "direction only" in one.remark
+            assert "Direction only" in one.remark
             assert claims.RULES[one.rule].direction
 
 
@@ -174,7 +174,7 @@ def test_a_lead_over_some_of_the_numbers_of_samples_says_so_and_takes_the_papers
         writer.writerows(kept)
     claim = next(one for one in claims.read_claims(ROOT / "book" / "claims.yaml") if one["id"] == "lead-random-2")
     some = claims.judge(claim, tmp_path)
-    assert "over 2 of 9 numbers of samples" in some.remark
+    assert "Over 2 of 9 numbers of samples" in some.remark
     assert "numbers of samples" not in judged["lead-random-2"].remark
     with (ROOT / "results" / "published" / "appendix_arithmetic_by_depth.csv").open() as file:
         paper = [
@@ -246,7 +246,7 @@ def test_the_mean_over_the_depths_by_hand(judged, start):
     found = judged[f"point-mean-{start}"]
     assert (len(depths), found.seeds) == (6, sum(map(len, depths.values())))
     assert found.ours == f"{mean:.3f} ± {student.ppf(0.975, df) * (squares / df * ours) ** 0.5:.3f}"
-    assert f"one more run: {mean - reach:.3f} to {mean + reach:.3f}" in found.remark
+    assert f"One more run: {mean - reach:.3f} to {mean + reach:.3f}" in found.remark
     inside = mean - reach <= float(found.paper) <= mean + reach
     assert found.verdict == (
         claims.AGREES if inside and reach <= claims.WIDEST else claims.OPEN if inside else claims.DISAGREES

@@ -439,7 +439,7 @@ def judge(claim: Mapping[str, Any], results: Path) -> Judged:
     remarks.append(claim.get("note", ""))
     return Judged(
         claim["id"], claim["group"], claim["claim"], claim["source"], paper_text, text, seeds, scale, verdict,
-        claim["rule"], ". ".join(remark.rstrip(".") for remark in remarks if remark), table_name, claim["page"],
+        claim["rule"], ". ".join(one[0].upper() + one[1:].rstrip(".") for one in remarks if one), table_name, claim["page"],
         stand_in if chosen else "", _bound(claim), tuple(files),
     )  # fmt: skip
 
@@ -576,7 +576,7 @@ class ClaimsTable(_FromLedger):
         badge = nodes.inline(one.verdict, one.verdict, classes=["verdict", one.verdict.replace(" ", "-")])
         verdict = nodes.entry("", nodes.paragraph("", "", badge))
         if one.remark:
-            verdict += small(one.remark[0].upper() + one.remark[1:] + ".")
+            verdict += small(f"{one.remark}.")
         return nodes.row("", claim, paper, ours, verdict, ids=[f"claim-{one.id.replace('_', '-')}"])
 
 
