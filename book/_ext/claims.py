@@ -437,9 +437,10 @@ def judge(claim: Mapping[str, Any], results: Path) -> Judged:
     else:
         remarks.append(f"needs {claim.get('needs') or _lacking(ours)}")
     remarks.append(claim.get("note", ""))
+    sentences = ". ".join(one[0].upper() + one[1:].rstrip(".") for one in remarks if one)
     return Judged(
         claim["id"], claim["group"], claim["claim"], claim["source"], paper_text, text, seeds, scale, verdict,
-        claim["rule"], ". ".join(one[0].upper() + one[1:].rstrip(".") for one in remarks if one), table_name, claim["page"],
+        claim["rule"], sentences, table_name, claim["page"],
         stand_in if chosen else "", _bound(claim), tuple(files),
     )  # fmt: skip
 
