@@ -171,6 +171,21 @@ def test_the_command_of_a_run_card_gives_what_the_parameter_file_does_not(tmp_pa
     )
 
 
+@pytest.mark.parametrize("runs", [3, 4])
+def test_more_than_three_commands_of_a_run_card_open_on_demand(tmp_path, runs):
+    small_project(tmp_path)
+    (tmp_path / "results" / "paper").mkdir(parents=True)
+    same = {"scale": "paper", "lr": 0.1, "formula": "ab", "workers": 0}
+    record = {"scale": "paper", "runs": [{"parameters": same | {"seeds": [seed]}} for seed in range(runs)]}
+    (tmp_path / "results" / "paper" / "01_x.json").write_text(json.dumps(record), encoding="utf-8")
+    (tmp_path / "results" / "paper" / "01_x.csv").write_text("a\n1\n", encoding="utf-8")
+    html, _ = build(tmp_path, "```{run-card} paper/01_x\n```", {})
+    assert re.sub("<[^>]*>", "", html).count("python -m sicore run notebooks/01_x.ipynb") == runs
+    folded = re.search("<details><summary>The 4 commands that made the table</summary>(.*?)</details>", html, re.DOTALL)
+    assert (folded is not None) == (runs == 4)
+    assert folded is None or re.sub("<[^>]*>", "", folded[1]).count("sicore run") == 4
+
+
 def test_the_command_of_a_run_card_leads_back_to_its_parameters(tmp_path):
     """What the shell makes of the line, read by the runner, is what had been run."""
     import shlex

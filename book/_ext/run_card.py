@@ -32,6 +32,8 @@ from sicore.runner import NotebookError, resolve, with_defaults
 OF_THE_MACHINE = ("scale", "store", "workers")
 """Parameters that a command does not repeat: they change no result, or are in the file it names."""
 RUNS = "book/runs/"
+FEW_COMMANDS = 3
+"""More of them open on demand."""
 
 
 def duration(seconds: float) -> str:
@@ -148,10 +150,13 @@ class RunCard(SphinxDirective):
             listing += nodes.field("", nodes.field_name("", label), nodes.field_body("", nodes.paragraph("", value)))
         root = Path(self.env.srcdir)
         runs = [run.get("parameters") or {} for run in record.get("runs") or [record]]
-        lines = "\n".join(dict.fromkeys(command(root, name, scale, parameters) for parameters in runs))
+        lines = list(dict.fromkeys(command(root, name, scale, parameters) for parameters in runs))
         for file in (f"notebooks/{name}.ipynb", f"params/{scale}.yaml"):
             self.env.note_dependency(str(root / file))
-        rerun = nodes.literal_block(lines, lines, language="bash")
+        text = "\n".join(lines)
+        rerun: list[nodes.Node] = [nodes.literal_block(text, text, language="bash")]
+        if len(lines) > FEW_COMMANDS:
+            rerun = on_demand(f"The {len(lines)} commands that made the table", *rerun)
         links = nodes.paragraph("", "Download: ")
         for text, end in (("table (CSV)", "csv"), ("record (JSON)", "json")):
             # A leading slash means the book's root; Sphinx copies the file into _downloads.
@@ -159,7 +164,7 @@ class RunCard(SphinxDirective):
             label = nodes.inline(text, text)
             links += addnodes.download_reference("", "", label, refdoc=self.env.docname, reftarget=target)
             links += nodes.Text(" · " if end == "csv" else "")
-        card = [listing, rerun, *all_parameters(record.get("parameters") or {}), links]
+        card = [listing, *rerun, *all_parameters(record.get("parameters") or {}), links]
         return [nodes.container("", *card, classes=["run-card"])]
 
     def of_the_page(self) -> dict[str, str]:
@@ -178,8 +183,13 @@ def all_parameters(parameters: Mapping[str, Any]) -> list[nodes.Node]:
         text = value if isinstance(value, str) and value else json.dumps(value)
         body = nodes.paragraph("", "", nodes.literal(text, text))
         listing += nodes.field("", nodes.field_name("", name), nodes.field_body("", body))
-    begin = f"<details><summary>All {len(parameters)} parameters</summary>"
-    return [nodes.raw("", begin, format="html"), listing, nodes.raw("", "</details>", format="html")]
+    return on_demand(f"All {len(parameters)} parameters", listing)
+
+
+def on_demand(title: str, *content: nodes.Node) -> list[nodes.Node]:
+    """``content`` behind a line that opens it."""
+    begin = f"<details><summary>{title}</summary>"
+    return [nodes.raw("", begin, format="html"), *content, nodes.raw("", "</details>", format="html")]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
