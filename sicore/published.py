@@ -316,8 +316,21 @@ def outside(value: float, leads: Sequence[float]) -> bool:
     return abs(value - mean) > half * math.sqrt(len(leads) + 1)
 
 
+def counts_at_every_depth(table: pd.DataFrame) -> list[int]:
+    """The counts of a :func:`lead` that each depth of ``table`` was run with, smallest first.
+
+    >>> runs = curves_as_runs()
+    >>> counts_at_every_depth(runs[(runs["n_layer"] < 12) | runs["n_disambiguation"].isin([0, 100, 400])])
+    [100, 400]
+    """
+    runs = _runs(table)
+    depths_of = runs.groupby("n_disambiguation")["n_layer"].nunique()
+    shared = depths_of.index[depths_of == runs["n_layer"].nunique()]
+    return [int(count) for count in shared if LEAD_COUNTS[0] <= count <= LEAD_COUNTS[1]]
+
+
 def leads_by_depth(table: pd.DataFrame, over: tuple[str, str]) -> pd.DataFrame:
-    """The :func:`lead` at each depth beside the paper's, all over the counts that every depth of ``table`` has.
+    """The :func:`lead` at each depth beside the paper's, all over :func:`counts_at_every_depth`.
 
     The mean of ``gap`` over the depths says whether our lead is the paper's: each depth has its own runs,
     ours and the paper's, so the gaps are as many independent values.
@@ -338,9 +351,7 @@ def leads_by_depth(table: pd.DataFrame, over: tuple[str, str]) -> pd.DataFrame:
     >>> found["n_layer"].tolist(), float(found["gap"].abs().max())
     ([2, 4, 6, 8, 10, 12], 0.0)
     """
-    runs, rows = _runs(table), []
-    depths_of = runs.groupby("n_disambiguation")["n_layer"].nunique()
-    shared = depths_of.index[depths_of == runs["n_layer"].nunique()]
+    runs, rows, shared = _runs(table), [], counts_at_every_depth(table)
     ours, theirs = (
         _differences(each[each["n_disambiguation"].isin(shared)], over) for each in (runs, curves_as_runs())
     )

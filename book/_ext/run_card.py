@@ -153,8 +153,8 @@ class RunCard(SphinxDirective):
         lines = list(dict.fromkeys(command(root, name, scale, parameters) for parameters in runs))
         for file in (f"notebooks/{name}.ipynb", f"params/{scale}.yaml"):
             self.env.note_dependency(str(root / file))
-        text = "\n".join(lines)
-        rerun: list[nodes.Node] = [nodes.literal_block(text, text, language="bash")]
+        commands = "\n".join(lines)
+        rerun: list[nodes.Node] = [nodes.literal_block(commands, commands, language="bash")]
         if len(lines) > FEW_COMMANDS:
             rerun = on_demand(f"The {len(lines)} commands that made the table", *rerun)
         links = nodes.paragraph("", "Download: ")
