@@ -431,7 +431,7 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
         if k not in trained.diverged:
             machine.store.put(
                 "base", spec, moved(unstack(trained.params, k), "cpu"),
-                {**meta, "history": history_of(trained.history, k)},
+                {**meta, "history": history_of(trained.history, k)}, machine.device,
             )  # fmt: skip
     check_converged(trained, "base model", [f"seed {seed}" for seed in seeds])
 
@@ -505,7 +505,8 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
         meta |= {"density": found[k].density, "seconds": seconds}
         meta["best_constant"] = best_constant(on_subtask.answers[k])
         if k not in trained.diverged:
-            machine.store.put("subnetwork", spec, found[k].masks, {**meta, "history": history_of(trained.history, k)})
+            meta["history"] = history_of(trained.history, k)
+            machine.store.put("subnetwork", spec, found[k].masks, meta, machine.device)
     names = [f"seed {spec['base']['seed']} with penalty {spec['penalty']:g}" for spec in specs]
     check_converged(trained, "search", names)
 
@@ -557,7 +558,7 @@ def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None
         if k in trained.diverged:  # marked, and without an accuracy that an average could take in
             meta |= {"diverged": trained.diverged[k]} | {name: None for name in meta if "accuracy" in name}
         kept = {"predicted": predicted[k].to(torch.int32).cpu(), "pairs": test[k].to(torch.int32).cpu()}
-        machine.store.put("transfer", spec, kept, meta)
+        machine.store.put("transfer", spec, kept, meta, machine.device)
 
 
 # ---------------------------------------------------------------------------------------

@@ -7,9 +7,12 @@ spec: :func:`scenes` or :func:`photographs` makes it, :func:`pictures` gives the
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -146,6 +149,11 @@ def photographs(
     evaluation
         Pictures of every class for validation, and as many for the test.
 
+    Returns
+    -------
+    dict
+        These, and ``contents``, a checksum of what the folders hold (:func:`contents`).
+
     Raises
     ------
     ValueError
@@ -155,9 +163,27 @@ def photographs(
         "ordinary": str(ordinary), "mean_pooled": str(mean_pooled), "conflict": str(conflict),
         "silhouette": str(silhouette), "skip": str(skip), "size": size, "evaluation": evaluation,
     }  # fmt: skip
+    data["contents"] = contents([folder for folder in (ordinary, mean_pooled, conflict, silhouette, skip) if folder])
     for role in roles({**data, "seed": 0}):
         pictures({**data, "seed": 0}, role)
     return data
+
+
+def contents(places: Sequence[str | Path]) -> str:
+    """A checksum over picture folders and files, so that other pictures under the same names are other data.
+
+    It takes the name and the length of every file, and its first 4,096 bytes: all of a small one, and as much of
+    a photograph as tells it from another in practice, without reading them whole.
+    """
+    digest = hashlib.sha256()
+    for place in map(Path, places):
+        files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+        for path in files:
+            with contextlib.suppress(OSError), path.open("rb") as file:  # who reads it next says what is wrong
+                begin, size = file.read(4096), os.fstat(file.fileno()).st_size
+                digest.update(f"|{path.relative_to(place)}|{size}|".encode() + begin)
+        digest.update(b"||")
+    return digest.hexdigest()[:16]
 
 
 def roles(data: dict[str, Any]) -> tuple[str, ...]:
@@ -242,7 +268,7 @@ def _filed(data: dict[str, Any], role: str) -> Pictures:
     if kind == "conflict":
         conflicts = imagenet.cue_conflicts(data["conflict"], _classes(data))
         return _read_on_demand(conflicts.paths, conflicts.shape, conflicts.classes, size, conflicts.texture)
-    training, validation, test = _split(data["ordinary"], data["skip"], data["evaluation"], data["seed"])
+    training, validation, test = _split(data["ordinary"], data["skip"], data["evaluation"], data["seed"], data["contents"])
     own = {"training": training, "discovery": training, "validation": validation, "test": test}[part]
     if kind == "mean_pooled" or part == "discovery":
         pooled = imagenet.class_folders(data["mean_pooled"])
@@ -267,12 +293,12 @@ def _same_classes(classes: tuple[str, ...], data: dict[str, Any], name: str) -> 
 
 
 def _classes(data: dict[str, Any]) -> tuple[str, ...]:
-    return _split(data["ordinary"], data["skip"], data["evaluation"], 0)[0].classes
+    return _split(data["ordinary"], data["skip"], data["evaluation"], 0, data["contents"])[0].classes
 
 
 @functools.lru_cache(maxsize=4)
 def _split(
-    folder: str, skip: str, evaluation: int, seed: int
+    folder: str, skip: str, evaluation: int, seed: int, contents: str
 ) -> tuple[imagenet.Images, imagenet.Images, imagenet.Images]:  # fmt: skip
     try:
         found = imagenet.imagenet(folder)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import hashlib
 import os
 import re
@@ -19,7 +18,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,12 @@ from sicore.files import (
     remove_unheld,
     save_tensors,
 )
-from sicore.project import code_fingerprint, project_root
+from sicore.origin import made_by
+from sicore.project import project_root
+from sicore.recipes import PICTURES, RECIPES, Recipe, recipe
+
+FIRST_TRANSFORMERS = "5.23.0"
+"""The version that is left out of the key: objects were stored with it before it had a place there."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,12 @@ class Store:
     ----------
     root
         Default: ``.store`` in the project's folder.
+    recipes
+        Of the kinds of objects that may be kept.
     """
 
     root: Path
+    recipes: Mapping[str, Recipe] = field(default_factory=lambda: RECIPES, repr=False)
 
     @classmethod
     def open(cls, root: str | Path | None = None) -> Store:
@@ -67,8 +75,10 @@ class Store:
         """The file of the object that ``spec`` determines. ``ValueError`` for a kind that is no plain name."""
         if not re.fullmatch(r"[a-z0-9_]{1,40}", kind):
             raise ValueError(f"kind = {kind!r}: expected a short name of a-z, 0-9 and _")
-        made_by = {"code": code_fingerprint(), "torch": torch.__version__}
-        text = canonical_json({"kind": kind, "spec": spec, **made_by})
+        made_with = {"code": recipe(kind, self.recipes), "torch": torch.__version__}
+        if (initial := version("transformers")) != FIRST_TRANSFORMERS:  # it decides initial weights
+            made_with["transformers"] = initial
+        text = canonical_json({"kind": kind, "spec": spec, **made_with})
         return self.root / kind / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
 
     def get(self, kind: str, spec: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -91,14 +101,17 @@ class Store:
             return None
         return tensors, meta
 
-    def put(self, kind: str, spec: Mapping[str, Any], tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Write the object in one piece.
+    def put(
+        self, kind: str, spec: Mapping[str, Any], tensors: Mapping[str, Tensor], meta: Mapping[str, Any],
+        device: str = "cpu",
+    ) -> None:  # fmt: skip
+        """Write the object in one piece, with who made it (:func:`sicore.origin.made_by`) on which device.
 
         ``OSError`` when the disk is full, read-only or gone: it says which. What the store held before stays whole.
         """
         path = self.path(kind, spec)
         self._check_is_there(path)
-        save_tensors(path, tensors, {**meta, "spec": dict(spec)})
+        save_tensors(path, tensors, {**meta, "spec": dict(spec), "made_by": made_by(device)})
 
     def log(self, line: str) -> None:
         """Add a line with the time to ``log.txt``. Several processes may; each line stays whole."""
@@ -169,10 +182,10 @@ class File:
     size, age
         Bytes, and seconds since the last change.
     state
-        ``current``: an object that today's code would look for. ``in use``: a checkpoint, lock
+        ``current``: an object that today's code would look for. ``older``: one of another recipe, or of
+        another version of torch or transformers. ``in use``: a checkpoint, lock
         or temporary file of a process that lives. ``foreign``: nothing that the store has made.
-        All else is garbage: ``outdated`` (an object of other code, or of another version of
-        torch), ``damaged``, ``checkpoint`` (of a training that nobody is at), ``temporary``
+        All else is garbage: ``damaged``, ``checkpoint`` (of a training that nobody is at), ``temporary``
         (of a process that was killed), ``lock`` (that nobody holds).
     about
         Of an object: settings that it was made with.
@@ -185,7 +198,7 @@ class File:
     about: str = ""
 
 
-GARBAGE = ("outdated", "damaged", "checkpoint", "temporary", "lock")
+GARBAGE = ("damaged", "checkpoint", "temporary", "lock")
 """States of what :func:`garbage` finds."""
 
 
@@ -273,9 +286,8 @@ def _state_of_object(store: Store, path: Path) -> tuple[str, str]:
         current = store.path(kind, spec) == path
     except ValueError:  # a folder that is no kind
         current = False
-    if current and kind.startswith("vision"):
-        current = all(code == _vision_code() for code in _codes(spec))
-    return "current" if current else "outdated", ", ".join(plain)
+    current = current and all(code == PICTURES for code in _codes(spec))
+    return "current" if current else "older", ", ".join(plain)
 
 
 def _codes(spec: Any) -> Iterator[Any]:
@@ -285,13 +297,6 @@ def _codes(spec: Any) -> Iterator[Any]:
             if name == "code":
                 yield value
             yield from _codes(value)
-
-
-@functools.cache
-def _vision_code() -> str:
-    from sicore.vision_experiments import CODE  # slow to import, and it imports this module
-
-    return code_fingerprint(CODE)
 
 
 def _remove(store: Store, path: Path) -> bool:

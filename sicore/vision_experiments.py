@@ -49,14 +49,11 @@ from sicore.measure import shape_bias
 from sicore.models import stack, unstack
 from sicore.parallel import Group, check, launch, synchronised
 from sicore.pictures import Batches, Pictures, normalised, pair, pictures, roles
-from sicore.project import code_fingerprint
+from sicore.recipes import PICTURES
 from sicore.seeding import derive, generator
 from sicore.subnetwork import Subnetwork
 from sicore.training import check_device, looped, state_of, train, vmapped
 from sicore.transfer import Start, sampled, start, transfer
-
-CODE = ("vision", "imagenet", "pictures", "classifiers", "parallel", "vision_experiments")
-"""Modules that decide what an object of this experiment is, beside those of the whole project."""
 
 INHERITED = ("norms", "biases", "tokens", "head")
 """What the released code copies beside the masked weights, all that is no kernel, the trained head too."""
@@ -559,7 +556,7 @@ def _sharing(base: Spec, machine: Machine) -> dict[str, Any]:
 
 def _keep(kind: str, spec: Spec, machine: Machine, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     if machine.group.rank == 0:
-        machine.store.put(kind, spec, tensors, meta)
+        machine.store.put(kind, spec, tensors, meta, machine.device)
 
 
 def _shares(mixture: float | None, data: Spec) -> dict[str, float]:
@@ -726,7 +723,7 @@ def forward_operations(model: str, size: int) -> int:
 
 
 def _where(machine: Machine, dtype: str) -> Spec:
-    return {"dtype": machine.dtype(dtype), "device": machine.device.split(":")[0], "code": code_fingerprint(CODE)}
+    return {"dtype": machine.dtype(dtype), "device": machine.device.split(":")[0], "code": PICTURES}
 
 
 def _checksum(params: Params) -> str:
