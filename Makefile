@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .PHONY: book site paper test setup browser lint format benchmark faults smoke clean
 
 book: setup ## run the experiments at the quick scale, then build the book into _build/html
-	$(BIN)/python -m sicore run --if-changed -f params/quick.yaml -o book/runs $(NOTEBOOKS)
+	$(BIN)/python -m companion run --if-changed -f params/quick.yaml -o book/runs $(NOTEBOOKS)
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
 site: setup ## the book from the committed results, as it is published, and a zip of it, into _build/site: runs nothing
@@ -17,10 +17,10 @@ site: setup ## the book from the committed results, as it is published, and a zi
 	$(BIN)/python workflow/website.py $(if $(VERSIONS),--versions $(VERSIONS))
 
 paper: setup ## the experiments at the paper's scale; stop and start it as you like
-	$(BIN)/python -m sicore sweep params/sweep.yaml $(SWEEP)
+	$(BIN)/python -m companion sweep params/sweep.yaml $(SWEEP)
 
 test: setup lint browser ## formatter, linter, types, tests, and every notebook at the smoke scale
-	$(BIN)/python -m sicore run --if-changed -f params/smoke.yaml $(NOTEBOOKS)
+	$(BIN)/python -m companion run --if-changed -f params/smoke.yaml $(NOTEBOOKS)
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
 

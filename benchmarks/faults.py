@@ -29,9 +29,10 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from sicore import results, store
+from companion.lab import store
+from companion.lab import tables as results
+from companion.lab.store import Store
 from sicore.files import is_held
-from sicore.store import Store
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -93,7 +94,7 @@ sys.meta_path.insert(0, Often())
 EIGHT = """
 import os, sys
 from sicore import experiments as ex
-from sicore.jobs import Machine
+from companion.lab.make import Machine
 
 machine = Machine.open(store=sys.argv[1], workers=1, stack=3)
 log = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sicore import results
+from companion.lab import tables as results
 
 
 def jobs_in(log: str) -> pd.DataFrame:

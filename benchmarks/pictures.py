@@ -17,7 +17,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from sicore import results, vision
+from companion.lab import tables as results
+from companion.vision import scenes as vision
 from sicore.seeding import generator
 
 WIDTH, HEIGHT, REGIONS = 500, 375, 100

@@ -26,7 +26,8 @@ import pandas as pd
 from step import BATCH, operations
 from sweep import count_operations
 
-from sicore import results, workflow
+from companion.lab import tables as results
+from companion.lab import workflow
 
 RATE, BANDWIDTH = 4e14, 4.8e12  # operations and bytes a second, as on the page of speed
 KERNELS, LAUNCH = 60, 2e-6  # forward, backward, clipping and AdamW of one layer; seconds each inside a graph

@@ -28,13 +28,14 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from sicore import arithmetic as ar
-from sicore import results
+from companion.arithmetic import task as ar
+from companion.arithmetic.gpt2 import Dropout, gpt2
+from companion.lab import tables as results
 from sicore.discovery import discover
 from sicore.masking import Params, maskable, temperature
-from sicore.models import Dropout, gpt2, stack
 from sicore.seeding import generator
-from sicore.training import Trained, keep_freed_memory, train, vmapped
+from sicore.stacks import stack, vmapped
+from sicore.training import Trained, keep_freed_memory, train
 from sicore.transfer import Start, transfer
 
 NUMBERS, P, BATCH = 100, 7, 50

@@ -19,9 +19,9 @@ import pandas as pd
 import torch
 from step import BATCH, Stage, matmul_rate, operations
 
-from sicore import results
-from sicore.experiments import MAIN_CONDITIONS, Machine
-from sicore.jobs import DTYPES
+from companion.arithmetic.stages import MAIN_CONDITIONS, Machine
+from companion.lab import tables as results
+from companion.lab.make import DTYPES
 from sicore.training import keep_freed_memory
 
 COUNTS = [0, 10, 16, 25, 40, 64, 100, 160, 250, 400, 640, 1000, 1600, 2500, 4000, 6400, 10000]

@@ -21,13 +21,14 @@ from step import matmul_rate
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from sicore import classifiers, pictures, results
-from sicore import vision_experiments as ve
+from companion.lab import tables as results
+from companion.lab.make import Machine
+from companion.vision import classifiers, pictures
+from companion.vision import stages as ve
 from sicore.files import canonical_json
-from sicore.jobs import Machine
 from sicore.masking import maskable
-from sicore.models import stack
-from sicore.training import keep_freed_memory, state_of, train
+from sicore.stacks import stack, state_of
+from sicore.training import keep_freed_memory, train
 from sicore.transfer import Start, transfer
 
 MODEL = {"resnet": {"width": 16, "stem": 5, "stride": 2}}

@@ -17,9 +17,10 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -27,13 +28,6 @@ FORMAT = 1
 MAX_HEADER = 32 * 2**20
 """Most bytes that the header of a tensor file, its names, shapes and metadata, may take."""
 
-# What safetensors calls the types that torch has, and their bits.
-_BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
-    "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64,
-}  # fmt: skip
-
-_MAX_DIMENSIONS = 64  # of a tensor that torch can compute with
 _MAX_DEPTH = 100  # of JSON: what reads it may recurse
 
 
@@ -189,8 +183,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`save_tensors` wrote.
 
-    Nothing in the file is trusted: sizes are compared with the file before its tensors are
-    read, so that no more memory is taken than a few times the file's size.
+    Nothing in the file is trusted: its header is checked by safetensors, its contents by their checksum.
 
     Raises
     ------
@@ -205,27 +198,24 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         if not path.is_file():
             raise FileNotFoundError(f"no file {path}")
-        with path.open("rb") as file:  # once: another process may put a new file in its place meanwhile
-            start, header = _begin(file, path)
-            data = start + file.read()
+        # Read, not mapped into memory: a disk that fails is then an error, and not the end of the process. And once:
+        # another process may put a new file in its place meanwhile.
+        data = path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise OSError(f"cannot read {path}: {reason(error)}") from error
-    _same_format(header, path)
-    try:
+    with _damage_named(path):
         tensors = dict(sorted(load(data).items()))  # safetensors gives them in no fixed order
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever it may be: the file is somebody's, and the fault is in it
-        raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
-    if header["sha256"] != checksum(tensors, header["meta"]):
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # checked by load
+    texts = _ours(header.get("__metadata__"), path)
+    if texts["sha256"] != checksum(tensors, texts["meta"]):
         raise ValueError(f"{path} is damaged: its checksum does not match its contents")
     for name, tensor in tensors.items():
         # A truth value of 2 would be true, and its opposite too.
         if tensor.dtype == torch.bool and tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
             raise ValueError(f"{path}: {name!r} holds truth values that are neither 0 nor 1")
-    return tensors, _meta(header, path)
+    return tensors, _meta(texts, path)
 
 
 def load_meta(path: str | Path) -> dict[str, Any]:
@@ -234,67 +224,31 @@ def load_meta(path: str | Path) -> dict[str, Any]:
     Raises as :func:`load_tensors` does.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        _, header = _begin(file, path)
-    _same_format(header, path)
-    return _meta(header, path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    with _damage_named(path), safe_open(path, "pt") as file:
+        texts = file.metadata()
+    return _meta(_ours(texts, path), path)
 
 
-def _begin(file: BinaryIO, path: Path) -> tuple[bytes, dict[str, str]]:
-    """A file's bytes up to its tensors, and its texts, if the file is as long as its header says."""
-    start, size = file.read(8), os.fstat(file.fileno()).st_size
-    start += file.read(min(int.from_bytes(start, "little"), MAX_HEADER, max(size - 8, 0)))
-    texts, end = _header_of(start, path)
-    if size != end:
-        raise ValueError(f"{path} is damaged: {size} bytes, its header says {end}")
-    return start, texts
-
-
-def _header_of(data: bytes, path: Path) -> tuple[dict[str, str], int]:
-    """The texts in a file's header, and the size in bytes that the file must have.
-
-    A safetensors file is the length of its header in 8 bytes, the header as JSON, the tensors end to end.
-    """
-    length = int.from_bytes(data[:8], "little")
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
     try:
-        if len(data) < 8 or length > MAX_HEADER or len(data) < 8 + length:
-            raise ValueError(f"a header of {length} bytes is not there (at most {MAX_HEADER})")
-        header = strict_json(data[8 : 8 + length].decode())
-        if not isinstance(header, dict):
-            raise ValueError("its header is not a JSON object")
-        texts = header.pop("__metadata__", {})
-        if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-            raise ValueError("its metadata are not texts")
-        places = sorted(_place(name, entry) for name, entry in header.items())
-        for (_, end), (begin, _) in zip([(0, 0), *places], places, strict=False):
-            if begin != end:
-                raise ValueError(f"its tensors do not lie end to end: one begins at {begin}, not {end}")
-    except ValueError as error:
+        yield
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # whatever it may be: the file is somebody's, and the fault is in it
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
-    return texts, 8 + length + (places[-1][1] if places else 0)
 
 
-def _place(name: str, entry: Any) -> tuple[int, int]:
-    """Where a tensor's bytes begin and end, compared with its type and shape."""
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"{name!r} needs dtype, shape and data_offsets")
-    kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(kind, str) or kind not in _BITS:
-        raise ValueError(f"{name!r} has the type {kind!r}; expected one of {', '.join(_BITS)}")
-    for label, numbers in (("shape", shape), ("data_offsets", offsets)):
-        good = isinstance(numbers, list) and all(type(n) is int and 0 <= n < 2**63 for n in numbers)
-        if not good or len(numbers) > _MAX_DIMENSIONS:
-            raise ValueError(f"{name!r}: {label} is not a list of integers")
-    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * _BITS[kind] // 8:
-        raise ValueError(f"{name!r}: {kind} of shape {tuple(shape)} does not fit the bytes {offsets}")
-    return offsets[0], offsets[1]
-
-
-def _same_format(header: Mapping[str, str], path: Path) -> None:
-    if header.get("format") != str(FORMAT):
-        raise ValueError(f"{path} has format version {header.get('format')!r}; this version of sicore reads {FORMAT}")
-    if "meta" not in header or "sha256" not in header:
+def _ours(texts: Mapping[str, str] | None, path: Path) -> Mapping[str, str]:
+    """The texts in a file's header, if it is one of ours."""
+    texts = texts or {}
+    if texts.get("format") != str(FORMAT):
+        raise ValueError(f"{path} has format version {texts.get('format')!r}; this version of sicore reads {FORMAT}")
+    if "meta" not in texts or "sha256" not in texts:
         raise ValueError(f"{path} is damaged: it has no metadata or no checksum")
+    return texts
 
 
 def _meta(header: Mapping[str, str], path: Path) -> dict[str, Any]:

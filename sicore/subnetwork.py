@@ -12,7 +12,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -51,7 +50,7 @@ class Subnetwork:
         for name, mask in self.masks.items():
             if mask.dtype != torch.bool:
                 raise TypeError(
-                    f"mask {name!r} has type {mask.dtype}; masks are torch.bool (use sicore.masking.hard_mask)"
+                    f"mask {name!r} has type {mask.dtype}; masks are torch.bool (compare the logits with 0)"
                 )
             if name not in self.weights:
                 raise ValueError(
@@ -89,30 +88,31 @@ class Subnetwork:
         """``size / total``, in [0, 1]."""
         return self.size / self.total
 
-    def table(self) -> pd.DataFrame:
-        """One row per masked tensor: ``parameter``, ``size``, ``total``, ``density``."""
-        rows = [(name, int(mask.sum()), mask.numel()) for name, mask in self.masks.items()]
-        frame = pd.DataFrame(rows, columns=["parameter", "size", "total"])
-        return frame.assign(density=frame["size"] / frame["total"])
+    def table(self) -> list[dict[str, Any]]:
+        """One row per masked tensor: ``parameter``, ``size``, ``total``, ``density``. ``pandas.DataFrame`` takes it."""
+        return [
+            {"parameter": name, "size": int(mask.sum()), "total": mask.numel(), "density": float(mask.double().mean())}
+            for name, mask in self.masks.items()
+        ]
 
-    def overlap(self, other: Subnetwork) -> pd.DataFrame:
-        """How far two subnetworks share weights, one row per tensor and one named ``all``.
+    def overlap(self, other: Subnetwork) -> list[dict[str, Any]]:
+        """How far two subnetworks share weights: one row per tensor, and a last one named ``all``.
 
-        Columns: ``both``, ``either``, ``jaccard`` = both / either (1 where both are
-        empty), and ``by_chance``: the number of shared weights expected of two
-        independent random masks of these sizes.
+        Each has ``parameter``, ``both`` and ``either`` (numbers of weights), ``by_chance`` (the shared weights
+        expected of two independent random masks of these sizes) and ``jaccard`` = both / either (1 where both
+        are empty).
         """
         self._same_names(other)
-        rows = []
+        rows: list[dict[str, Any]] = []
         for name in self.masks:
             mine, theirs = self.masks[name], other.masks[name]
+            both, either = int((mine & theirs).sum()), int((mine | theirs).sum())
             chance = int(mine.sum()) * int(theirs.sum()) / mine.numel()
-            rows.append((name, int((mine & theirs).sum()), int((mine | theirs).sum()), chance))
-        frame = pd.DataFrame(rows, columns=["parameter", "both", "either", "by_chance"])
-        whole = frame[["both", "either", "by_chance"]].sum().to_frame().T.assign(parameter="all")
-        frame = pd.concat([frame, whole], ignore_index=True).astype({"both": int, "either": int})
-        frame["jaccard"] = (frame["both"] / frame["either"]).fillna(1.0)
-        return frame
+            rows.append({"parameter": name, "both": both, "either": either, "by_chance": chance})
+        rows.append(
+            {"parameter": "all"} | {key: sum(row[key] for row in rows) for key in ("both", "either", "by_chance")}
+        )
+        return [row | {"jaccard": row["both"] / row["either"] if row["either"] else 1.0} for row in rows]
 
     def __invert__(self) -> Subnetwork:
         return self._with({name: ~mask for name, mask in self.masks.items()})

@@ -10,18 +10,16 @@ Pavlick (2023), section 3.2.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sicore.masking import Params, matching
-from sicore.models import stack
+from sicore.stacks import Losses, stack
 from sicore.subnetwork import Subnetwork
-from sicore.training import Losses, Trained, train
-
-BEHAVIOURS = ("as_described", "as_released")
+from sicore.training import Trained, Watch, train
 
 
 @dataclass(frozen=True)
@@ -105,32 +103,6 @@ def start(
     return Start(params, frozen, sum(inherited.values()))
 
 
-def sampled(subnetwork: Subnetwork, generator: torch.Generator, behaviour: str = "as_described") -> Subnetwork:
-    """The control "sampled subnetwork": a random one of the same size in every layer.
-
-    ``as_described``: as many weights as the subnetwork, drawn from everywhere.
-    ``as_released``: the released code sets the drawn indices to zero in a mask of ones,
-    so that everything but the drawn weights is kept: (1 - density) of them.
-    """
-    return _released(subnetwork.random(generator), behaviour)
-
-
-def complement(subnetwork: Subnetwork, generator: torch.Generator, behaviour: str = "as_described") -> Subnetwork:
-    """The control "complement": a random subnetwork of the same size outside of this one.
-
-    ``as_released``: the same inversion as in :func:`sampled`; what is kept includes every
-    weight of the subnetwork itself. Raises ``ValueError`` where a layer's density
-    exceeds 50 %, since its complement is then too small.
-    """
-    return _released(subnetwork.random(generator, outside=True), behaviour)
-
-
-def _released(drawn: Subnetwork, behaviour: str) -> Subnetwork:
-    if behaviour not in BEHAVIOURS:
-        raise ValueError(f"behaviour = {behaviour!r}: expected one of {', '.join(BEHAVIOURS)}")
-    return ~drawn if behaviour == "as_released" else drawn
-
-
 _BITS = {
     torch.float32: torch.int32,
     torch.bfloat16: torch.int16,
@@ -168,6 +140,7 @@ def transfer(
     *,
     accuracy: Callable[[Params, Tensor], Tensor | Mapping[str, Tensor]] | None = None,
     dtype: torch.dtype = torch.float32,
+    watch: Watch | None = None,
     **settings: Any,
 ) -> Trained:
     """Train K networks from their starts, with frozen entries held to the bit.
@@ -179,11 +152,13 @@ def transfer(
     starts
         One per model; all of one architecture.
     accuracy
-        ``(effective parameters, active) -> [K]`` on validation data, for the history, or
-        several by name; with ``keep_best=True`` the best evaluation by it is returned.
+        ``(effective parameters, active) -> [K]`` on validation data, for the history, or several by name.
     dtype
         Type in which tensors with frozen entries are handed to ``losses``; the tensors
         that are trained keep their own.
+    watch
+        As for :func:`sicore.training.train`; ``accuracy`` takes the place of ``evaluate``, and is the metric of
+        ``keep_best``, ``target`` and ``patience`` where none is named.
     settings
         Any further argument of :func:`sicore.training.train`.
 
@@ -215,10 +190,10 @@ def transfer(
         value = accuracy(effective(free, active), active)
         return dict(value) if isinstance(value, Mapping) else {"accuracy": value}
 
+    watch = watch or Watch()
     if accuracy is not None:
-        settings = {"evaluate": measure, **settings}
-        if settings.get("keep_best"):
-            settings.setdefault("metric", "accuracy")
-    trained = train(objective, params, batches, context=context, **settings)
+        follows = watch.keep_best or watch.target is not None or watch.patience is not None
+        watch = replace(watch, evaluate=measure, metric=watch.metric or ("accuracy" if follows else None))
+    trained = train(objective, params, batches, context=context, watch=watch, **settings)
     everyone = torch.arange(len(starts), device=next(iter(params.values())).device)
     return Trained(effective(trained.params, everyone), trained.steps, trained.history, trained.diverged)

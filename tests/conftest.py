@@ -10,7 +10,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
-from sicore.models import gpt2
+from companion.arithmetic.gpt2 import gpt2
 
 ROOT = Path(__file__).parents[1]
 

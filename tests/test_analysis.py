@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sicore import analysis
+from companion.compare import statistics as analysis
 
 
 def runs(values):

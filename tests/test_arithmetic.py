@@ -5,8 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sicore import arithmetic as ar
-from sicore.models import gpt2, stack
+from companion.arithmetic import task as ar
+from companion.arithmetic.gpt2 import gpt2
+from sicore.stacks import stack
 
 PARSE = ar.Computation.parse
 

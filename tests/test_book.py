@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from sicore.arithmetic import Computation
+from companion.arithmetic.task import Computation
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -108,7 +108,7 @@ def test_run_card_has_facts_command_and_downloads(tmp_path):
     html, warnings = build(tmp_path, "```{run-card} 01_x\n```", {})
     assert warnings == ""
     assert "1 min 15 s" in html
-    assert "python -m sicore run notebooks/01_x.ipynb -f params/quick.yaml" in re.sub("<[^>]*>", "", html)
+    assert "python -m companion run notebooks/01_x.ipynb -f params/quick.yaml" in re.sub("<[^>]*>", "", html)
     assert len(re.findall(r'href="_downloads/[^"]*/01_x\.(?:csv|json)"', html)) == 2
 
 
@@ -157,7 +157,7 @@ def small_project(folder: Path) -> None:
 
 def test_the_command_of_a_run_card_gives_what_the_parameter_file_does_not(tmp_path):
     small_project(tmp_path)
-    line = "python -m sicore run notebooks/01_x.ipynb -f params/quick.yaml"
+    line = "python -m companion run notebooks/01_x.ipynb -f params/quick.yaml"
     same = {"scale": "quick", "seeds": [0, 1, 2], "lr": 0.1, "formula": "ab", "workers": 0}
     assert run_card.command(tmp_path, "01_x", "quick", same) == line
     # How many processes computed it changes nothing, and where its store was is nobody's business.
@@ -167,7 +167,7 @@ def test_the_command_of_a_run_card_gives_what_the_parameter_file_does_not(tmp_pa
         line + " -p seeds '[5]' -p lr 0.0001 -p formula 'a + ab'"
     )
     assert run_card.command(tmp_path, "01_x", "mine", same | {"scale": "mine"}) == (
-        "python -m sicore run notebooks/01_x.ipynb -p scale mine -p seeds '[0, 1, 2]'"
+        "python -m companion run notebooks/01_x.ipynb -p scale mine -p seeds '[0, 1, 2]'"
     )
 
 
@@ -180,7 +180,7 @@ def test_more_than_three_commands_of_a_run_card_open_on_demand(tmp_path, runs):
     (tmp_path / "results" / "paper" / "01_x.json").write_text(json.dumps(record), encoding="utf-8")
     (tmp_path / "results" / "paper" / "01_x.csv").write_text("a\n1\n", encoding="utf-8")
     html, _ = build(tmp_path, "```{run-card} paper/01_x\n```", {})
-    assert re.sub("<[^>]*>", "", html).count("python -m sicore run notebooks/01_x.ipynb") == runs
+    assert re.sub("<[^>]*>", "", html).count("python -m companion run notebooks/01_x.ipynb") == runs
     folded = re.search("<details><summary>The 4 commands that made the table</summary>(.*?)</details>", html, re.DOTALL)
     assert (folded is not None) == (runs == 4)
     assert folded is None or re.sub("<[^>]*>", "", folded[1]).count("sicore run") == 4
@@ -190,7 +190,7 @@ def test_the_command_of_a_run_card_leads_back_to_its_parameters(tmp_path):
     """What the shell makes of the line, read by the runner, is what had been run."""
     import shlex
 
-    from sicore.runner import resolve, with_defaults
+    from companion.lab.runner import resolve, with_defaults
 
     small_project(tmp_path)
     wanted = {"scale": "quick", "seeds": [3, 4], "lr": 3e-05, "formula": "it's a^2 + ab", "workers": 0}
@@ -203,7 +203,7 @@ def test_the_command_of_a_run_card_leads_back_to_its_parameters(tmp_path):
 def test_committed_records_have_a_command_that_leads_back_to_them():
     import shlex
 
-    from sicore.runner import resolve, with_defaults
+    from companion.lab.runner import resolve, with_defaults
 
     checked = 0
     for path in sorted((ROOT / "results").glob("*/*.json")):
@@ -418,7 +418,7 @@ def test_every_experiments_page_has_one_run_card_with_its_command(html, pages):
         text = (html / "book" / "runs" / f"{source.stem}.html").read_text(encoding="utf-8")
         (card,) = re.findall(r'<div class="run-card.*?</details>.*?</div>', text, re.DOTALL)
         words = re.sub("<[^>]*>", "", card)
-        assert f"python -m sicore run notebooks/{source.name} -f params/quick.yaml" in words
+        assert f"python -m companion run notebooks/{source.name} -f params/quick.yaml" in words
         for label in ("Scale", "Seeds", "Device", "Commit", "Versions", "Wall time"):
             assert label in words, f"{source.stem}: no {label}"
         assert "parameters" in words

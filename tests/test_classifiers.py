@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet18
 
-from sicore import classifiers as cl
+from companion.vision import classifiers as cl
 from sicore.masking import maskable, parameter_groups
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

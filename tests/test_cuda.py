@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sicore import arithmetic as ar
+from companion.arithmetic import task as ar
+from companion.arithmetic.gpt2 import Dropout, gpt2
+from sicore._replay import Replay
 from sicore.discovery import _Masked
 from sicore.masking import maskable
-from sicore.models import Dropout, gpt2, stack
 from sicore.seeding import generator
-from sicore.training import Replay, train
+from sicore.stacks import stack
+from sicore.training import train
 from sicore.transfer import _Pinned
 
 K, BATCH = 3, 8

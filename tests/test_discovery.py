@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sicore import arithmetic as ar
+from companion.arithmetic import task as ar
+from companion.arithmetic.gpt2 import gpt2
 from sicore.discovery import _Masked, discover
 from sicore.masking import maskable, temperature
-from sicore.models import gpt2, stack
+from sicore.stacks import stack
 
 # A linear network with two inputs, of which only the first is ever on: y = w . x, wanted 3 * x[0].
 SOURCE = {"w": torch.tensor([[3.0, 5.0]]), "shift": torch.tensor([[0.0]])}

@@ -17,14 +17,16 @@ import pytest
 import torch
 from filelock import FileLock
 
-from sicore import experiments as ex
-from sicore import jobs, training
-from sicore.arithmetic import Computation
+from companion.arithmetic import stages as ex
+from companion.arithmetic.gpt2 import gpt2
+from companion.arithmetic.task import Computation
+from companion.lab import make as jobs
+from companion.lab.store import Store
+from sicore import training
 from sicore.files import canonical_json
 from sicore.masking import parameter_groups
-from sicore.models import gpt2, unstack
 from sicore.seeding import derive
-from sicore.store import Store
+from sicore.stacks import unstack
 from sicore.subnetwork import Subnetwork
 
 BASE = {
@@ -95,7 +97,7 @@ def untrained(tmp_path, monkeypatch):
     def refuse(*args, **settings):
         raise AssertionError("training began")
 
-    monkeypatch.setattr("sicore.arithmetic.stacked_gpt2", refuse)
+    monkeypatch.setattr("companion.arithmetic.task.stacked_gpt2", refuse)
     return open_machine(tmp_path, stack=1)
 
 
@@ -109,7 +111,7 @@ class Asked(Exception):
 
 
 def specs_of(found, **settings):
-    """The specs of the runs that :func:`sicore.experiments.transfers` would read or make."""
+    """The specs of the runs that :func:`companion.arithmetic.stages.transfers` would read or make."""
 
     def ask(kind, specs, machine, job):
         raise Asked(specs)
@@ -1429,7 +1431,7 @@ def test_checkpoint_of_other_code_is_not_resumed(tmp_path, monkeypatch):
     before = jobs.checkpoint("base", [{"seed": 0}], machine)
     assert jobs.checkpoint("base", [{"seed": 0}], machine) == before
     assert jobs.checkpoint("base", [{"seed": 1}], machine) != before
-    monkeypatch.setattr("sicore.store.code_fingerprint", lambda: "other")
+    monkeypatch.setattr("companion.lab.store.code_fingerprint", lambda: "other")
     assert jobs.checkpoint("base", [{"seed": 0}], machine) != before
 
 
@@ -1469,7 +1471,7 @@ def test_worker_whose_parent_is_gone_before_it_begins_leaves_at_once(monkeypatch
 def test_workers_leave_when_their_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
-        "import multiprocessing, os, time, sicore.jobs as jobs\n"
+        "import multiprocessing, os, time, companion.lab.make as jobs\n"
         "from concurrent.futures import ProcessPoolExecutor\n"
         "if __name__ == '__main__':\n"
         "    context = multiprocessing.get_context('spawn')\n"

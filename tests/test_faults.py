@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
-from sicore import files, results, runner, store
+from companion.lab import runner, store
+from companion.lab import tables as results
+from companion.lab.store import Store
+from sicore import files
 from sicore.files import is_held, load_tensors, remove_unheld, save_tensors, write_text, written_aside
-from sicore.store import Store
 from sicore.training import train
 
 SPEC, OTHER = {"seed": 0}, {"seed": 1}
@@ -301,7 +303,7 @@ import os, sys
 from pathlib import Path
 import torch
 from sicore import jobs
-from sicore.store import Store
+from companion.lab.store import Store
 
 machine = jobs.Machine(Store(Path(sys.argv[1])), workers=1, stack=4)
 log = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -5,7 +5,9 @@ import pytest
 import torch
 from test_experiments import BASE, FIND, open_machine
 
-from sicore import experiments, forming, plots
+from companion import figures as plots
+from companion.arithmetic import forming
+from companion.arithmetic import stages as experiments
 
 
 @pytest.fixture(scope="module")

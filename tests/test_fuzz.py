@@ -27,7 +27,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sicore import arithmetic, runner, sweep
+from companion.arithmetic import task as arithmetic
+from companion.lab import runner, sweep
 from sicore.files import canonical_json, checksum, save_tensors
 from sicore.subnetwork import Subnetwork
 
@@ -446,7 +447,7 @@ def main():
         return
     import pandas as pd
 
-    from sicore import results
+    from companion.lab import tables as results
 
     global FUZZ
     FUZZ = settings(FUZZ, max_examples=words.examples)

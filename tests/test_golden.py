@@ -11,11 +11,11 @@ If a number test fails and you meant to change the numbers of a kind: give that 
 import pytest
 import torch
 
-from sicore import experiments as ex
-from sicore import pictures
-from sicore import vision_experiments as ve
-from sicore.jobs import Machine
-from sicore.store import Store
+from companion.arithmetic import stages as ex
+from companion.lab.make import Machine
+from companion.lab.store import Store
+from companion.vision import pictures
+from companion.vision import stages as ve
 
 BASE = {
     "computation": "a + ab", "p": 7, "numbers": 100, "n_layer": 2, "n_embd": 128, "n_head": 4, "train_pairs": 5000,

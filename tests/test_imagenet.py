@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sicore import imagenet as im
+from companion.vision import imagenet as im
+from companion.vision.scenes import mean_pool
 from sicore.seeding import generator
-from sicore.vision import mean_pool
 
 GROUPS = {"b": ("n02", "n03"), "a": ("n01",)}
 

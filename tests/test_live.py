@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.stats import t as student
 from test_book import build
 
-from sicore import plots
+from companion import figures as plots
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))

@@ -7,15 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from sicore.masking import (
-    hard_mask,
-    initial_logits,
-    maskable,
-    matching,
-    parameter_groups,
-    soft_mask,
-    temperature,
-)
+from sicore.masking import hard_mask, initial_logits, maskable, matching, parameter_groups, soft_mask, temperature
 
 
 class Everything(nn.Module):

@@ -4,17 +4,10 @@ import pandas as pd
 import pytest
 import torch
 
-from sicore.arithmetic import Computation, all_pairs
-from sicore.measure import (
-    accuracy,
-    agreement,
-    mean_interval,
-    mirror_agreement,
-    samples_needed,
-    shape_bias,
-    summary,
-    wilson,
-)
+from companion.arithmetic.answers import accuracy, agreement
+from companion.arithmetic.task import Computation, all_pairs
+from companion.compare.statistics import mean_interval, samples_needed, summary, wilson
+from companion.vision.answers import mirror_agreement, shape_bias
 
 CANDIDATES = ("a^2 + ab", "2a^2", "2b^2")
 

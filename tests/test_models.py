@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sicore.models import EMBEDDING, Dropout, gpt2, stack, stacked_gpt2, stacked_gpt2_loss, unstack
+from companion.arithmetic.gpt2 import EMBEDDING, Dropout, gpt2, stacked_gpt2, stacked_gpt2_loss
+from sicore.stacks import stack, unstack
 
 NUMBERS = 13
 

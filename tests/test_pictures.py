@@ -5,9 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sicore import imagenet, vision
-from sicore import pictures as pics
-from sicore.pictures import Batches, Pictures, pair, photographs, pictures, roles, scenes
+from companion.vision import imagenet
+from companion.vision import pictures as pics
+from companion.vision import scenes as vision
+from companion.vision.pictures import Batches, Pictures, pair, photographs, pictures, roles, scenes
 
 SMALL = {"size": 16, "pretraining": 64, "training": 96, "discovery": 32, "evaluation": 32}
 
@@ -125,7 +126,7 @@ def test_files_become_pictures_without_a_leak(folders):
         for row in all_of(parts[role])
     }
     assert len(ordinary) == 18 + 6 + 6 + 6, "no picture stands in two parts"
-    training, validation, _ = pics._split(data["ordinary"], "", 2, 3)
+    training, validation, _ = pics._split_of({**data, "seed": 3})
     assert not set(training.paths) & set(validation.paths)
     assert pictures({**data, "seed": 4}, "training").labels.tolist() == parts["training"].labels.tolist()
 
@@ -136,7 +137,7 @@ def test_a_mean_pooled_copy_belongs_where_its_original_is(folders):
     data = {**spec(folders), "seed": 0}
     for role, own in zip(
         ("discovery", "validation_mean_pooled", "test_mean_pooled"),
-        pics._split(data["ordinary"], "", 2, 0),
+        pics._split_of({**data, "seed": 0}),
         strict=True,
     ):
         there = {path.stem for path in (folders / "pooled").rglob("*.png")}
@@ -150,7 +151,7 @@ def test_unreadable_pictures_are_left_out_by_a_list(folders):
     assert (found, len(kept)) == ([bad], 29)
     (folders / "skip.txt").write_text("".join(f"{path}\n" for path in found))
     data = {**spec(folders, skip=folders / "skip.txt"), "seed": 0}
-    parts = pics._split(data["ordinary"], data["skip"], 2, 0)
+    parts = pics._split_of(data)
     assert sum(map(len, parts)) == 29
     assert all(bad not in part.paths for part in parts)
     for role in roles(data):

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from sicore.project import fingerprint
-from sicore.runner import parameters_of, resolve
+from companion.lab.project import fingerprint
+from companion.lab.runner import parameters_of, resolve
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -3,7 +3,7 @@ import math
 import pandas as pd
 import pytest
 
-from sicore.published import (
+from companion.compare.published import (
     CLAIMS,
     MIN_SEEDS,
     beside_five_runs,

@@ -6,7 +6,7 @@ import sys
 import pandas as pd
 import pytest
 
-from sicore import results
+from companion.lab import tables as results
 
 
 @pytest.fixture(autouse=True)

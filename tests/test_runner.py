@@ -6,8 +6,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from sicore import runner
-from sicore.runner import NotebookError, check, parameters_of, resolve, run
+from companion.lab import runner
+from companion.lab.runner import NotebookError, check, parameters_of, resolve, run
 
 PARAMETERS = """scale: str = "smoke"  # folder
 n: int = 2  # a count

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from sicore import experiments, pictures, settings, vision_experiments
-from sicore.experiments import Machine
-from sicore.runner import parameters_of
+from companion import settings
+from companion.arithmetic import stages as experiments
+from companion.arithmetic.stages import Machine
+from companion.lab.runner import parameters_of
+from companion.vision import pictures
+from companion.vision import stages as vision_experiments
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "04_depths.ipynb"
 # Set by the notebook itself, or left at the paper's value.

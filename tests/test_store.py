@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sicore import files, project, store
-from sicore.__main__ import main
-from sicore.store import Store
+from companion.__main__ import main
+from companion.lab import project, store
+from companion.lab.store import Store
+from sicore import files
 
 SPEC = {"computation": "ab", "lr": 0.001, "seed": 0, "base": {"p": 7, "list": [1, 2]}}
 TENSORS = {"w": torch.arange(6.0).reshape(2, 3)}
@@ -307,7 +308,7 @@ def test_vision_objects_are_current_by_their_own_code_too(shelf, monkeypatch, wh
 
 
 def test_code_of_the_vision_experiment_is_that_of_its_objects():
-    from sicore.vision_experiments import CODE
+    from companion.vision.stages import CODE
 
     assert store._vision_code() == project.code_fingerprint(CODE)
 

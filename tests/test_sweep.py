@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from sicore import results, sweep
-from sicore.__main__ import main
-from sicore.runner import NotebookError, parameters_of, resolve, run
+from companion.__main__ import main
+from companion.lab import sweep
+from companion.lab import tables as results
+from companion.lab.runner import NotebookError, parameters_of, resolve, run
 
 ROOT = Path(__file__).parent.parent
 PARAMETERS = """scale: str = "smoke"  # folder

@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sicore import arithmetic as ar
+from companion.arithmetic import task as ar
+from companion.arithmetic.gpt2 import Dropout, gpt2
 from sicore.files import save_tensors
-from sicore.models import Dropout, gpt2, stack
-from sicore.training import check_device, clip_, train, vmapped
+from sicore.stacks import stack, vmapped
+from sicore.training import check_device, clip_, train
 
 NUMBERS = 12
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sicore.models import stack
-from sicore.training import looped, state_of, train, vmapped
+from sicore.stacks import looped, stack, state_of, vmapped
+from sicore.training import train
 
 
 def convnet(seed: int) -> nn.Module:

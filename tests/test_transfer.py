@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from sicore import arithmetic as ar
+from companion.arithmetic import task as ar
+from companion.arithmetic.gpt2 import Dropout, gpt2
 from sicore.masking import maskable, parameter_groups
-from sicore.models import Dropout, gpt2, stack
+from sicore.stacks import stack
 from sicore.subnetwork import Subnetwork
 from sicore.training import train
 from sicore.transfer import _BITS, Start, _Pinned, complement, sampled, start, transfer

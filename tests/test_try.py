@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from test_browser import AXE, Visit, barriers, visiting
 
-from sicore.measure import mean_interval, wilson
+from companion.compare.statistics import mean_interval, wilson
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "book" / "_ext"), str(ROOT / "book" / "figures")]

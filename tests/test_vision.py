@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sicore import vision
+from companion.vision import scenes as vision
 from sicore.seeding import generator
 
 

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from sicore import classifiers, imagenet, pictures
-from sicore import vision_experiments as ve
-from sicore.jobs import Machine
+from companion.lab.make import Machine
+from companion.lab.store import Store
+from companion.vision import classifiers, imagenet, pictures
+from companion.vision import stages as ve
 from sicore.masking import maskable
-from sicore.store import Store
-from sicore.training import state_of
+from sicore.stacks import state_of
 
 DATA = pictures.scenes(size=16, pretraining=64, training=96, discovery=32, evaluation=32)
 RESNET = {"resnet": {"width": 8, "depths": [1, 1]}}
@@ -304,7 +304,7 @@ def test_a_second_run_trains_nothing(machine, monkeypatch):
 
 
 def test_processes_change_no_bit(machine, tmp_path, monkeypatch):
-    from sicore import jobs
+    from companion.lab import make as jobs
 
     monkeypatch.setattr(jobs, "free_memory", lambda device: 2**34)
     monkeypatch.setattr(ve, "_operations", lambda spec: 1e15)  # enough to start processes for

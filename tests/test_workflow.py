@@ -21,9 +21,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from sicore import results, workflow
-from sicore.__main__ import main
-from sicore.runner import NotebookError, run
+from companion.__main__ import main
+from companion.lab import tables as results
+from companion.lab import workflow
+from companion.lab.runner import NotebookError, run
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "benchmarks")]

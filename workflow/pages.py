@@ -15,9 +15,9 @@ import json
 import sys
 from typing import Any
 
+from companion.lab.project import project_root
+from companion.lab.tables import folder
 from sicore.files import write_text
-from sicore.project import project_root
-from sicore.results import folder
 
 NOTE = """```{{note}}
 This page shows the notebook's text and code. It was not executed where this book was built, so the tables and

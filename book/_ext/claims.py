@@ -29,8 +29,8 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from sicore import published
-from sicore.measure import mean_interval, wilson
+from companion.compare import published
+from companion.compare.statistics import mean_interval, wilson
 
 AGREES, DISAGREES, OPEN, NOT_RUN = "agrees", "does not agree", "not told apart", "not run"
 VERDICTS = (AGREES, DISAGREES, OPEN, NOT_RUN)
@@ -181,7 +181,7 @@ def negligible(estimate: Estimate, paper: float, claim: Mapping[str, Any]) -> tu
 
 
 def one_more_run(estimate: Estimate, paper: float, claim: Mapping[str, Any]) -> tuple[str, str]:
-    """Would one more run of ours land where the paper's did? See :func:`sicore.published.points`."""
+    """Would one more run of ours land where the paper's did? See :func:`companion.compare.published.points`."""
     if few := _few(estimate):
         return few
     if estimate.one_more:
@@ -271,7 +271,7 @@ def _rows(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
 
 
 def _lead(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
-    """The lead of the subnetwork at one depth, :func:`sicore.published.lead`."""
+    """The lead of the subnetwork at one depth, :func:`companion.compare.published.lead`."""
     each = published.lead(table, tuple(ours["over"]), ours["n_layer"])
     if each.empty:
         return None
@@ -298,7 +298,7 @@ def _base_steps(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None
 
 
 def _over_depths(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
-    """The mean over the six depths of one start, :func:`sicore.published.over_depths`; its runs count as seeds."""
+    """The mean over the six depths of one start, :func:`companion.compare.published.over_depths`; its runs count as seeds."""
     condition, behaviour = published.CONDITIONS[PUBLISHED[ours["start"]]]
     found = published.over_depths(table)
     where = {"condition": condition, "behaviour": behaviour, "n_disambiguation": ours["n_disambiguation"]}

@@ -33,9 +33,10 @@ from sphinx.application import Sphinx
 from sphinx.directives.patches import Figure
 from sphinx.util.docutils import SphinxDirective
 
-from sicore import plots, published
-from sicore.forming import LEVELS
-from sicore.measure import mean_interval
+from companion import figures as plots
+from companion.arithmetic.forming import LEVELS
+from companion.compare import published
+from companion.compare.statistics import mean_interval
 
 Table = pd.DataFrame
 POINT = ["condition", "behaviour", "n_layer", "n_disambiguation", "seed", "test_accuracy", "best_constant"]
@@ -50,7 +51,7 @@ PARTS = {
 
 
 def series(key: tuple[str, str]) -> dict[str, Any]:
-    """Name and looks of a start, as in the pictures (:data:`sicore.plots.CONDITIONS`)."""
+    """Name and looks of a start, as in the pictures (:data:`companion.figures.CONDITIONS`)."""
     label, colour, marker, dash = plots.CONDITIONS[key]
     return {"label": label, "colour": colour, "marker": marker, "dash": dash}
 
@@ -97,7 +98,7 @@ def curves(runs: Table, paper: Table | None = None) -> dict[str, Any]:
 
 
 def levels() -> list[str]:
-    """Colours of the levels of a mask's picture, those of :func:`sicore.plots.mask_forming`."""
+    """Colours of the levels of a mask's picture, those of :func:`companion.figures.mask_forming`."""
     return [mpl.colors.to_hex(mpl.colormaps["cividis"](level / (len(LEVELS) - 1))) for level in range(len(LEVELS))]
 
 

@@ -17,7 +17,7 @@ from numbers_role import logger
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from sicore.runner import parameters_of
+from companion.lab.runner import parameters_of
 
 
 def notebook_parameters(path: Path) -> list[tuple[str, str, Any, str]]:

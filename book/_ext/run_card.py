@@ -27,7 +27,7 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from sicore.runner import NotebookError, resolve, with_defaults
+from companion.lab.runner import NotebookError, resolve, with_defaults
 
 OF_THE_MACHINE = ("scale", "store", "workers")
 """Parameters that a command does not repeat: they change no result, or are in the file it names."""
@@ -114,7 +114,7 @@ def changes(parameters: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[
 def command(root: Path, name: str, scale: str, parameters: Mapping[str, Any] | None) -> str:
     """The line that repeats a run: the scale's parameter file, and ``-p`` for what was given beside it."""
     notebook, file = root / "notebooks" / f"{name}.ipynb", root / "params" / f"{scale}.yaml"
-    line = f"python -m sicore run notebooks/{name}.ipynb -f params/{scale}.yaml"
+    line = f"python -m companion run notebooks/{name}.ipynb -f params/{scale}.yaml"
     if not parameters or not notebook.is_file():
         return line
     try:
@@ -123,7 +123,7 @@ def command(root: Path, name: str, scale: str, parameters: Mapping[str, Any] | N
         return line
     given = changes(parameters, expected)
     if not file.is_file():
-        line, given = f"python -m sicore run notebooks/{name}.ipynb", {"scale": scale, **given}
+        line, given = f"python -m companion run notebooks/{name}.ipynb", {"scale": scale, **given}
     # A text as it is, all else as JSON, which is YAML.
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in given.items()}
     return line + "".join(f" -p {key} {shlex.quote(text)}" for key, text in texts.items())

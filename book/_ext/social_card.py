@@ -12,8 +12,8 @@ def draw(table: Path, target: Path) -> None:
     import matplotlib as mpl  # slow to import, and needed only for a book that is published
     import pandas as pd
 
-    from sicore.measure import summary
-    from sicore.plots import CONDITIONS
+    from companion.compare.statistics import summary
+    from companion.figures import CONDITIONS
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt

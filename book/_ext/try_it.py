@@ -18,9 +18,9 @@ from live_figure import embedded
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from sicore.measure import summary
-from sicore.plots import CONDITIONS
-from sicore.results import over_seeds
+from companion.compare.statistics import summary
+from companion.figures import CONDITIONS
+from companion.lab.tables import over_seeds
 
 NETWORKS: tuple[tuple[str, str, dict[str, str], tuple[str, str, str]], ...] = (
     ("trained on ordinary pictures, new last layer", "09_shape_subnetwork", {"network": "pretrained"},

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sicore.vision import CLASSES, SHAPES, TEXTURES, Difficulty, draw_scenes, images, mean_pooled, silhouettes
-from sicore.vision import texture_only as textures
+from companion.vision.scenes import CLASSES, SHAPES, TEXTURES, Difficulty, draw_scenes, images, mean_pooled, silhouettes
+from companion.vision.scenes import texture_only as textures
 
 SEED = 1999
 COUNTS = {"mean_pooled": 20, "ordinary": 20, "cue_conflict": 16}

@@ -24,8 +24,8 @@ import pandas as pd
 from filelock import FileLock
 from matplotlib.figure import Figure
 
+from companion.lab.project import project_root, tables_folder
 from sicore.files import cannot_write, written_aside
-from sicore.project import project_root, tables_folder
 
 _RECORDED = ("sicore", "torch", "transformers", "numpy", "pandas", "scipy")
 _OF_A_RUN = (
@@ -76,7 +76,7 @@ def write(
     """Write ``results/<scale>/<name>.csv`` with its provenance, and return the CSV's path.
 
     With the environment variable ``SICORE_TABLES`` the files go into that folder instead
-    (see :func:`sicore.project.tables_folder`).
+    (see :func:`companion.lab.project.tables_folder`).
 
     With ``keys`` the table is added to the one that is there: old rows whose keys are not
     in ``table`` stay, those with equal keys are replaced, and all are sorted by the keys. A
@@ -97,7 +97,7 @@ def write(
     figures
         Suffix -> figure, saved as ``<name><suffix>.png`` beside the table.
     dtype
-        Type of the matrix products that was really used (see :meth:`sicore.jobs.Machine.dtype`).
+        Type of the matrix products that was really used (see :meth:`companion.lab.make.Machine.dtype`).
     began
         ``time.monotonic()`` at the start of the notebook, for the wall time.
     keys
@@ -105,8 +105,8 @@ def write(
         replaces all rows of an old combination that it has itself, and no others.
     alike
         Columns in which runs that differ only in their seed agree. With them a column ``far_off`` marks the rows whose
-        ``outcome`` lies far off the others' (:func:`sicore.analysis.far_off`); they stay in every average, and
-        the record says how many they are.
+        ``outcome`` lies far off the others' (:func:`companion.compare.statistics.far_off`);
+        they stay in every average, and the record says how many they are.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def write(
 
 def _marked(table: pd.DataFrame, alike: Sequence[str], outcome: str) -> pd.DataFrame:
     """The table with its column ``far_off``; its cells may be text."""
-    from sicore.analysis import far_off  # slow to import
+    from companion.compare.statistics import far_off
 
     values = table.assign(**{outcome: pd.to_numeric(table[outcome], errors="coerce")})
     marks = far_off(values, alike, outcome)
@@ -450,7 +450,7 @@ def over_seeds(values: Sequence[float], digits: int = 2) -> str:
         return "–"
     if len(values) < 3:
         return " and ".join(plus_minus(value, math.nan, digits) for value in values)
-    from sicore.measure import mean_interval  # slow to import, so only here
+    from companion.compare.statistics import mean_interval
 
     return plus_minus(*mean_interval(values), digits)
 

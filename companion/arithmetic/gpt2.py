@@ -9,7 +9,7 @@ tests hold the two against each other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -48,32 +48,6 @@ def gpt2(
     )  # fmt: skip
     with seeded(seed, "initialisation"):
         return GPT2LMHeadModel(config)
-
-
-def stack(models: Iterable[nn.Module | Params]) -> Params:
-    """Parameters of K models of one architecture, each tensor with a leading axis K.
-
-    Raises ``ValueError`` when names or shapes differ, with both shapes.
-    """
-    dicts = [dict(m.named_parameters()) if isinstance(m, nn.Module) else dict(m) for m in models]
-    if not dicts:
-        raise ValueError("models is empty: a stack needs at least one model")
-    first = dicts[0]
-    for index, params in enumerate(dicts):
-        if params.keys() != first.keys():
-            odd = ", ".join(sorted(params.keys() ^ first.keys()))
-            raise ValueError(f"model {index} and model 0 have different parameters: {odd}")
-        for name, tensor in params.items():
-            if tensor.shape != first[name].shape:
-                raise ValueError(
-                    f"{name!r} has shape {tuple(tensor.shape)} in model {index}, {tuple(first[name].shape)} in model 0"
-                )
-    return {name: torch.stack([params[name].detach() for params in dicts]) for name in first}
-
-
-def unstack(params: Params, index: int) -> Params:
-    """The parameters of one model of a stack, copied."""
-    return {name: tensor[index].clone() for name, tensor in params.items()}
 
 
 class Dropout:

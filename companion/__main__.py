@@ -1,4 +1,4 @@
-"""``python -m sicore run NOTEBOOK [-f FILE] [-p NAME VALUE] ...``; ``sweep``, ``store``, ``collect`` and ``holds``"""
+"""``python -m companion run NOTEBOOK [-f FILE] [-p NAME VALUE] ...``; ``sweep``, ``store``, ``collect`` and ``holds``"""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from companion.lab.project import project_root
+from companion.lab.runner import NotebookError, check, parse_yaml, run
+from companion.lab.sweep import sweep
 from sicore import __version__
-from sicore.project import project_root
-from sicore.runner import NotebookError, check, parse_yaml, run
-from sicore.sweep import sweep
 
 if TYPE_CHECKING:
-    from sicore.store import File, Store
+    from companion.lab.store import File, Store
 
 
 def main(words: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sicore", description="Subtask Induction, executable.")
+    parser = argparse.ArgumentParser(prog="python -m companion", description="Subtask Induction, executable.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run", help="execute notebooks with checked parameters")
@@ -108,7 +108,7 @@ def _days(text: str) -> float:
 
 
 def _store(given: argparse.Namespace) -> int:
-    from sicore.store import Store  # torch: slow to import, and the other commands do without it
+    from companion.lab.store import Store
 
     store = Store(given.store or project_root() / ".store")
     if not store.root.is_dir():
@@ -122,7 +122,7 @@ def _store(given: argparse.Namespace) -> int:
 
 
 def _ls(store: Store, given: argparse.Namespace) -> int:
-    from sicore.store import contents
+    from companion.lab.store import contents
 
     files = contents(store)
     if given.all:
@@ -138,7 +138,7 @@ def _ls(store: Store, given: argparse.Namespace) -> int:
 
 
 def _verify(store: Store, given: argparse.Namespace) -> int:
-    from sicore.store import verify
+    from companion.lab.store import verify
 
     found = list(verify(store))
     wrong = [problem for _, problem in found if problem]
@@ -151,7 +151,7 @@ def _verify(store: Store, given: argparse.Namespace) -> int:
 
 
 def _gc(store: Store, given: argparse.Namespace) -> int:
-    from sicore.store import garbage, remove
+    from companion.lab.store import garbage, remove
 
     files = garbage(store, given.older_than)
     if not files:
@@ -193,7 +193,7 @@ def _size(count: float) -> str:
 
 
 def _tables(given: argparse.Namespace) -> int:
-    from sicore import results  # slow to import, so only here
+    from companion.lab import tables as results
 
     try:
         if given.command == "holds":

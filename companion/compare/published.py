@@ -16,8 +16,8 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from sicore.measure import mean_interval, samples_needed
-from sicore.results import folder, with_sign
+from companion.compare.statistics import mean_interval, samples_needed
+from companion.lab.tables import folder, with_sign
 
 CONDITIONS: dict[str, tuple[str, str]] = {
     "subnetwork": ("subnetwork", ""),

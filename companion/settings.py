@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sicore.experiments import Machine
+from companion.arithmetic.stages import Machine
 
 _SHARED = {"p": "p", "numbers": "numbers", "n_embd": "n_embd", "n_head": "n_head"}
 _EVALUATION = {"validation_pairs": "evaluation_pairs", "test_pairs": "evaluation_pairs"}
@@ -35,17 +35,17 @@ _TRANSFER = {
 
 
 def base(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-    """Arguments of :func:`sicore.experiments.base_models`; ``changes`` are put in place of parameters."""
+    """Arguments of :func:`companion.arithmetic.stages.base_models`; ``changes`` are put in place of parameters."""
     return _arguments(_BASE, machine, parameters, changes)
 
 
 def discovery(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-    """Arguments of :func:`sicore.experiments.subnetworks`."""
+    """Arguments of :func:`companion.arithmetic.stages.subnetworks`."""
     return _arguments(_DISCOVERY, machine, parameters, changes)
 
 
 def transfer(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-    """Arguments of :func:`sicore.experiments.transfers`.
+    """Arguments of :func:`companion.arithmetic.stages.transfers`.
 
     With ``transfer_epochs`` a run that has reached an accuracy of 1 stops, which changes
     no result, and a ``transfer_clip`` of 0 means that gradients are not clipped.
@@ -67,7 +67,7 @@ def _arguments(
 
 def pictures(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The data spec of the vision notebooks: drawn scenes, or photographs where a folder is named."""
-    from sicore.pictures import photographs, scenes
+    from companion.vision.pictures import photographs, scenes
 
     if not parameters["ordinary_folder"]:
         names = {
@@ -99,11 +99,11 @@ def classifier(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pretraining(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of :func:`sicore.vision_experiments.base_models`."""
+    """Arguments of :func:`companion.vision.stages.base_models`."""
     return {
         "data": pictures(parameters), "model": classifier(parameters), "steps": parameters["pretraining_steps"],
         "batch": parameters["vision_batch"], "lr": parameters["pretraining_lr"], "dtype": parameters["dtype"],
-        "data_parallel": parameters["data_parallel"], "pieces": parameters["pieces"],
+        "pieces": parameters["pieces"],
     }  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def untrained(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def search(parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-    """Arguments of :func:`sicore.vision_experiments.subnetworks`; ``changes`` are put in place of parameters."""
+    """Arguments of :func:`companion.vision.stages.subnetworks`; ``changes`` are put in place of parameters."""
     names = {
         "steps": "search_steps", "batch": "vision_batch", "lr": "search_lr", "penalty": "search_penalty",
         "initial_logit": "search_logit", "initial_temperature": "search_temperature",

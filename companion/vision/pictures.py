@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sicore import imagenet, vision
+from companion.vision import imagenet
+from companion.vision import scenes as vision
 from sicore.files import canonical_json
-from sicore.parallel import ALONE, Group
 from sicore.seeding import generator
 
 TRAINING = ("training", "discovery")
@@ -91,7 +91,7 @@ def scenes(
     *, size: int = 32, pretraining: int = 16_000, training: int = 8000, discovery: int = 4000, evaluation: int = 1000,
     flat: float = 0.15, imbalance: float = 4.0,
 ) -> dict[str, Any]:  # fmt: skip
-    """Data spec of drawn scenes (see :mod:`sicore.vision`); every seed draws its own.
+    """Data spec of drawn scenes (see :mod:`companion.vision.scenes`); every seed draws its own.
 
     Parameters
     ----------
@@ -133,17 +133,17 @@ def photographs(
     Parameters
     ----------
     ordinary
-        An ImageNet (its training part in 16 classes is taken, see :func:`sicore.imagenet.imagenet`), or a
+        An ImageNet (its training part in 16 classes is taken, see :func:`companion.vision.imagenet.imagenet`), or a
         folder with one folder a class.
     mean_pooled
-        Made from these by :func:`sicore.imagenet.mean_pooled_copy`; it may hold fewer pictures.
+        Made from these by :func:`companion.vision.imagenet.mean_pooled_copy`; it may hold fewer pictures.
     conflict
-        As :func:`sicore.imagenet.cue_conflicts` reads them.
+        As :func:`companion.vision.imagenet.cue_conflicts` reads them.
     silhouette
         One folder a class; left out if empty.
     skip
         Text file with ordinary pictures to leave out, one path a line: those that cannot be read
-        (see :func:`sicore.imagenet.drop_unreadable`).
+        (see :func:`companion.vision.imagenet.drop_unreadable`).
     size
         Side of a picture: the shorter side is resized to 8 / 7 of it, then it is cropped (paper: 256 and 224).
     evaluation
@@ -268,7 +268,7 @@ def _filed(data: dict[str, Any], role: str) -> Pictures:
     if kind == "conflict":
         conflicts = imagenet.cue_conflicts(data["conflict"], _classes(data))
         return _read_on_demand(conflicts.paths, conflicts.shape, conflicts.classes, size, conflicts.texture)
-    training, validation, test = _split(data["ordinary"], data["skip"], data["evaluation"], data["seed"], data["contents"])
+    training, validation, test = _split_of(data)
     own = {"training": training, "discovery": training, "validation": validation, "test": test}[part]
     if kind == "mean_pooled" or part == "discovery":
         pooled = imagenet.class_folders(data["mean_pooled"])
@@ -293,7 +293,12 @@ def _same_classes(classes: tuple[str, ...], data: dict[str, Any], name: str) -> 
 
 
 def _classes(data: dict[str, Any]) -> tuple[str, ...]:
-    return _split(data["ordinary"], data["skip"], data["evaluation"], 0, data["contents"])[0].classes
+    return _split_of({**data, "seed": 0})[0].classes
+
+
+def _split_of(data: dict[str, Any]) -> tuple[imagenet.Images, imagenet.Images, imagenet.Images]:
+    """Training, validation and test pictures."""
+    return _split(*(data[name] for name in ("ordinary", "skip", "evaluation", "seed", "contents")))
 
 
 @functools.lru_cache(maxsize=4)
@@ -361,16 +366,13 @@ class Batches:
     weights
         Of the classes in the loss, [classes]. A third tensor, [1, B], then has the weight of every picture
         beside the batch's mean.
-    group
-        Processes that share every batch: each gets, and reads, its own part of it.
     """
 
     def __init__(
         self, parts: Sequence[tuple[Pictures, float]], *, batch: int, steps: int, seed: int, balanced: bool = False,
-        device: str | torch.device = "cpu", weights: Tensor | None = None, group: Group = ALONE,
+        device: str | torch.device = "cpu", weights: Tensor | None = None
     ) -> None:  # fmt: skip
-        self.weights, self.group = weights, group
-        group.share(torch.empty(batch))
+        self.weights = weights
         self.parts, self.batch, self.seed, self.device = [part for part, _ in parts], batch, seed, device
         labels = torch.cat([part.labels for part in self.parts])
         rng, need = generator(seed, "order"), batch * steps
@@ -405,9 +407,8 @@ class Batches:
         return tuple(part.to(self.device)[None] for part in ready)
 
     def _load(self, step: int) -> tuple[Tensor, ...]:
-        whole = self.order[step * self.batch : (step + 1) * self.batch]
-        rows = self.group.share(whole)
-        places = self.group.share(torch.rand(len(whole), 3, generator=generator(self.seed, "augment", step)))
+        rows = self.order[step * self.batch : (step + 1) * self.batch]
+        places = torch.rand(len(rows), 3, generator=generator(self.seed, "augment", step))
         loaded: Tensor | None = None
         for begin, part in zip(self.begins.tolist(), self.parts, strict=False):
             mine = (rows >= begin) & (rows < begin + len(part))
@@ -419,4 +420,4 @@ class Batches:
         labels = self.labels[rows]
         if self.weights is None:
             return loaded, labels
-        return loaded, labels, self.weights[labels] / self.weights[self.labels[whole]].mean()
+        return loaded, labels, self.weights[labels] / self.weights[labels].mean()

@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from sicore.project import code_fingerprint, project_root, tables_folder
+from companion.lab.project import code_fingerprint, project_root, tables_folder
 
 # What a notebook may show; how it is started changes nothing in it.
 _STARTED_BY = ("__init__", "__main__", "runner", "sweep", "workflow")
@@ -313,7 +313,7 @@ def run(
             if temporary.exists():
                 os.replace(temporary, partial)
         if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)):
-            from sicore.files import cannot_write  # torch: slow to import
+            from sicore.files import cannot_write
 
             raise cannot_write(final, error) from error
         raise

@@ -27,9 +27,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm  # plain text: a notebook's widget needs scripts from outside
 
+from companion.lab.store import Store
 from sicore.files import canonical_json
-from sicore.parallel import ALONE, Group
-from sicore.store import Store
 from sicore.training import Trained, check_device, keep_freed_memory
 
 Spec = dict[str, Any]
@@ -74,15 +73,12 @@ class Machine:
     stack
         Most models trained together in one process; 0 for what suits the device. Either
         way no more than the free memory holds.
-    group
-        The processes that share each training, of which this is one (see :mod:`sicore.parallel`).
     """
 
     store: Store
     device: str = "cpu"
     workers: int = 0
     stack: int = 8
-    group: Group = ALONE
 
     @classmethod
     def open(cls, *, store: str = "", device: str = "cpu", workers: int = 0, stack: int = 8) -> Machine:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from companion.arithmetic.gpt2 import Dropout, stacked_gpt2, stacked_gpt2_loss
 from sicore.masking import Params
-from sicore.models import Dropout, stacked_gpt2, stacked_gpt2_loss
-from sicore.training import Losses
+from sicore.stacks import Losses
 
 MAX_EXPONENT = 64
 MAX_COEFFICIENT = 10**12

@@ -28,8 +28,8 @@ from torch import Tensor
 from torchvision.ops import nms
 from tqdm import tqdm
 
+from companion.vision.scenes import mean_pool
 from sicore.files import written_aside
-from sicore.vision import mean_pool
 
 ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
 
@@ -80,7 +80,7 @@ def sixteen_classes() -> dict[str, tuple[str, ...]]:
     (('n02504013', 'n02504458'), 16)
     """
     groups: dict[str, list[str]] = {}
-    with (resources.files("sicore") / "sixteen_classes.csv").open(encoding="utf-8") as stream:
+    with (resources.files("companion.vision") / "sixteen_classes.csv").open(encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             groups.setdefault(row["class"], []).append(row["wordnet_id"])
     return {name: tuple(groups[name]) for name in sorted(groups)}
@@ -465,7 +465,7 @@ def tidy(mask: Tensor, least: int) -> Tensor:
 def mean_pooled_copy(
     images: Images, folder: str | Path, segmenter: Segmenter = felzenszwalb, *, workers: int = 1
 ) -> Images:  # fmt: skip
-    """Mean-pooled copies of images, as ``folder/CLASS/NAME.png`` (see :func:`sicore.vision.mean_pool`).
+    """Mean-pooled copies of images, as ``folder/CLASS/NAME.png`` (see :func:`companion.vision.scenes.mean_pool`).
 
     A copy that is there is not made again, so a run that was killed goes on; each is written
     in one piece. With several workers, every one of them loads the segmenter once.

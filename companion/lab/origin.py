@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sicore.project import project_root
+from companion.lab.project import project_root
 
 RECORDED = ("torch", "torchvision", "transformers", "numpy", "pandas", "scipy")
 CODE = ("sicore", "companion", "notebooks", "params")

@@ -1,7 +1,7 @@
 """The three stages of the arithmetic experiment, each kept in the store.
 
 ``base_models`` -> ``subnetworks`` -> ``transfers``. What is there is read; what is missing is
-trained in stacks by several processes (see :mod:`sicore.jobs`).
+trained in stacks by several processes (see :mod:`companion.lab.make`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from sicore import arithmetic as ar
-from sicore.discovery import discover
-from sicore.files import canonical_json
-from sicore.jobs import (
+from companion.arithmetic import task as ar
+from companion.arithmetic.answers import accuracy, agreement, best_constant
+from companion.arithmetic.gpt2 import Dropout, gpt2
+from companion.lab.make import (
     DTYPES,
     Cost,
     Machine,
@@ -34,13 +34,14 @@ from sicore.jobs import (
     make,
     moved,
 )
-from sicore.masking import Params, maskable, parameter_groups
-from sicore.measure import accuracy, agreement, best_constant
-from sicore.models import Dropout, gpt2, stack, unstack
+from sicore.discovery import discover
+from sicore.files import canonical_json
+from sicore.masking import ContinuousSparsification, Params, maskable, parameter_groups
 from sicore.seeding import derive, generator
+from sicore.stacks import stack, unstack
 from sicore.subnetwork import Subnetwork
-from sicore.training import Trained, check_device, train
-from sicore.transfer import Start, complement, sampled, start, transfer
+from sicore.training import Resume, Run, Trained, Watch, check_device, train
+from sicore.transfer import Start, start, transfer
 
 INHERITED = ("embeddings", "norms", "biases")
 """What the released code copies beside the masked weights (see :func:`sicore.masking.parameter_groups`)."""
@@ -278,7 +279,7 @@ def transfers(
         constant answer), ``frozen`` (weights held), ``inherited`` (entries that start from the base
         beside these), ``density`` (of the discovered subnetwork), ``seconds`` (its share of
         its stack's wall time), and ``agrees CANDIDATE`` for every candidate (see
-        :func:`sicore.measure.agreement`).
+        :func:`companion.arithmetic.answers.agreement`).
     """
     for text in (computation, *candidates):
         ar.Computation.parse(text)
@@ -314,12 +315,12 @@ def transfers(
         held = one.freeze if one.freeze is not None else freeze
         return {"copied": one.copied, "behaviour": one.behaviour, "inherit": list(groups), "freeze": held}
 
-    kept = [one.subnetwork.table().set_index("parameter")["density"] for one in found]
-    for one, density in zip(found, kept, strict=True):
-        if density.max() > 0.5 and any(CONDITIONS[condition].copied == "complement" for condition in conditions):
+    for one in found:
+        densest = max(one.subnetwork.table(), key=lambda row: row["density"])
+        if densest["density"] > 0.5 and any(CONDITIONS[name].copied == "complement" for name in conditions):
             raise ValueError(
-                f"conditions: no complement for seed {one.spec['base']['seed']}: {density.idxmax()} keeps "
-                f"{density.max():.0%} of its weights, and at most 50 % leave enough outside. Raise the penalty, "
+                f"conditions: no complement for seed {one.spec['base']['seed']}: {densest['parameter']} keeps "
+                f"{densest['density']:.0%} of its weights, and at most 50 % leave enough outside. Raise the penalty, "
                 "or leave the complement conditions out"
             )
     runs = [
@@ -414,10 +415,13 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
             n_head=one["n_head"], all_positions=one["all_positions"], dropout=dropout, dtype=DTYPES[one["dtype"]]
         ),
         params, data, steps=one["steps"], lr=one["lr"], weight_decay=one["weight_decay"], linear_decay=True,
-        limit=one["limit"] or None, clip=one["clip"], every=one["every"],
-        evaluate=lambda params, context, step, active: {"accuracy": check(params, active)},
-        metric="accuracy", target=one["target"], progress=progress, checkpoint=checkpoint("base", specs, machine),
-        streams=dropout.generators, keep_going=True,
+        limit=one["limit"] or None, clip=one["clip"],
+        watch=Watch(
+            lambda params, context, step, active: {"accuracy": check(params, active)}, one["every"],
+            metric="accuracy", target=one["target"],
+        ),
+        resume=Resume(checkpoint("base", specs, machine), progress=progress),
+        run=Run(keep_going=True, streams=dropout.generators),
     )  # fmt: skip
     test = torch.stack([pairs[2] for pairs in split]).to(device)
     scores = Accuracy(test, computation, one)(trained.params, torch.arange(len(specs)))
@@ -437,8 +441,8 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
 
 
 def search(
-    specs: Sequence[Spec], source: Params, *, accuracy: Callable[[Params, Tensor], Tensor], progress: Any = None,
-    checkpoint: str | None = None,
+    specs: Sequence[Spec], source: Params, *, accuracy: Callable[[Params, Tensor], Tensor],
+    resume: Resume | None = None,
 ) -> tuple[Params, Trained]:  # fmt: skip
     """The search that ``specs`` describe, in their networks ``source`` [K, ...]; returns what
     :func:`sicore.discovery.discover` does.
@@ -454,12 +458,17 @@ def search(
     return discover(
         ar.losses(n_head=base["n_head"], all_positions=one["all_positions"], dtype=DTYPES[one["dtype"]]), source,
         masked_names(one), data,
-        steps=one["steps"], lr=one["lr"], penalty=[spec["penalty"] for spec in specs],
-        initial_logit=one["initial_logit"], final_temperature=one["final_temperature"], stages=one["stages"],
-        skip_temperature=one["skip_temperature"], weight_decay=one["weight_decay"], accuracy=accuracy,
-        every=one["every"], dtype=_dtype_of_masked(one, one), progress=progress, checkpoint=checkpoint,
-        keep_going=True,
+        steps=one["steps"], lr=one["lr"], penalty=[spec["penalty"] for spec in specs], family=family_of(one),
+        weight_decay=one["weight_decay"], accuracy=accuracy, every=one["every"], dtype=_dtype_of_masked(one, one),
+        resume=resume, run=Run(keep_going=True),
     )  # fmt: skip
+
+
+def family_of(found: Spec) -> ContinuousSparsification:
+    """The mask family of a search."""
+    return ContinuousSparsification(
+        found["initial_logit"], final=found["final_temperature"], stages=found["stages"], skip=found["skip_temperature"]
+    )
 
 
 def subtask_accuracy(specs: Sequence[Spec], part: int, device: torch.device) -> Accuracy:
@@ -474,8 +483,8 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
     base = one["base"]
     source = moved(stack([search_source(spec, _base_params(spec["base"], machine)) for spec in specs]), device)
     masks, trained = search(
-        specs, source, accuracy=subtask_accuracy(specs, 1, device), progress=progress,
-        checkpoint=checkpoint("subnetwork", specs, machine),
+        specs, source, accuracy=subtask_accuracy(specs, 1, device),
+        resume=Resume(checkpoint("subnetwork", specs, machine), progress=progress),
     )  # fmt: skip
     on_subtask = subtask_accuracy(specs, 2, device)
     test, every = on_subtask.pairs, torch.arange(len(specs))
@@ -501,7 +510,7 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
     }
     seconds = (time.monotonic() - began) / len(specs)
     for k, spec in enumerate(specs):
-        meta = {name: float(score[k]) for name, score in scores.items()}
+        meta: dict[str, Any] = {name: float(score[k]) for name, score in scores.items()}
         meta |= {"density": found[k].density, "seconds": seconds}
         meta["best_constant"] = best_constant(on_subtask.answers[k])
         if k not in trained.diverged:
@@ -531,10 +540,12 @@ def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None
         ar.losses(
             n_head=base["n_head"], all_positions=one["all_positions"], dropout=dropout, dtype=DTYPES[one["dtype"]]
         ),
-        placed, data, accuracy=Accuracy(validation, computation, base), keep_best=True,
-        dtype=_dtype_of_masked(one, one["source"]), steps=one["steps"], lr=one["lr"], target=one["target"],
-        weight_decay=one["weight_decay"], clip=one["clip"], every=one["every"], progress=progress,
-        checkpoint=checkpoint("transfer", specs, machine), streams=dropout.generators, keep_going=True,
+        placed, data, accuracy=Accuracy(validation, computation, base),
+        dtype=_dtype_of_masked(one, one["source"]), steps=one["steps"], lr=one["lr"],
+        weight_decay=one["weight_decay"], clip=one["clip"],
+        watch=Watch(every=one["every"], target=one["target"], keep_best=True),
+        resume=Resume(checkpoint("transfer", specs, machine), progress=progress),
+        run=Run(keep_going=True, streams=dropout.generators),
     )  # fmt: skip
     predicted = ar.predict(trained.params, test, n_head=base["n_head"], numbers=base["numbers"])
     answers = computation(test[..., 0], test[..., 1], base["p"])
@@ -710,10 +721,10 @@ def _start(spec: Spec, params: Params, discovered: Subnetwork, fresh: Params, in
         return start(fresh)
     # One draw for both behaviours: one is the other's inverse.
     rng = generator(spec["source"]["base"]["seed"], "transfer", copied, *_draw(spec["draw"]))
-    if copied == "sampled":
-        chosen = sampled(discovered, rng, spec["behaviour"])
-    elif copied == "complement":
-        chosen = complement(discovered, rng, spec["behaviour"])
+    if copied in ("sampled", "complement"):
+        chosen = discovered.random(rng, outside=copied == "complement")
+        # The released code sets the drawn weights to zero in a mask of ones, so that all but these are kept.
+        chosen = ~chosen if spec["behaviour"] == "as_released" else chosen
     else:
         chosen = discovered if copied == "subnetwork" else discovered - discovered
     masked = {name for name in inherit if name in discovered.masks}

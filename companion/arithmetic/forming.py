@@ -1,4 +1,4 @@
-"""How a mask forms: one search of :mod:`sicore.experiments` again, with pictures of its masks on the way.
+"""How a mask forms: one search of :mod:`companion.arithmetic.stages` again, with pictures of its masks on the way.
 
 The store keeps the mask that a search ended with, not those on the way. A search gives the same bits
 each time on one processor, so it is repeated here and looked at. Nothing of this decides what
@@ -11,11 +11,11 @@ import pandas as pd
 import torch.nn.functional as F
 from torch import Tensor
 
-from sicore import experiments
-from sicore.jobs import Machine, history_of, moved, one_thread
-from sicore.masking import Params, initial_logits, soft_mask
-from sicore.models import stack
-from sicore.training import check_device
+from companion.arithmetic import stages
+from companion.lab.make import Machine, history_of, moved, one_thread
+from sicore.masking import Params
+from sicore.stacks import stack
+from sicore.training import Resume, check_device
 
 LEVELS = "0123456789abcdefghijklmnopqrstuvwxyz"
 """Shares from 0 to 1 as one character each."""
@@ -42,7 +42,7 @@ def picture(share: Tensor, size: int = 32) -> str:
     return "/".join("".join(LEVELS[level] for level in row) for row in levels)
 
 
-def frames(machine: Machine, base: experiments.Base, found: experiments.Found, *, size: int = 32) -> pd.DataFrame:
+def frames(machine: Machine, base: stages.Base, found: stages.Found, *, size: int = 32) -> pd.DataFrame:
     """The masks of one search, at its start and at every evaluation.
 
     Parameters
@@ -63,9 +63,9 @@ def frames(machine: Machine, base: experiments.Base, found: experiments.Found, *
     """
     spec = found.spec
     device = check_device(machine.device)
-    source = moved(stack([experiments.search_source(spec, base.params)]), device)
-    names = experiments.masked_names(spec)
-    check = experiments.subtask_accuracy([spec], 1, device)
+    source = moved(stack([stages.search_source(spec, base.params)]), device)
+    names = stages.masked_names(spec)
+    check = stages.subtask_accuracy([spec], 1, device)
     seen: list[Params] = []
 
     def look(params: Params, active: Tensor) -> Tensor:
@@ -74,15 +74,15 @@ def frames(machine: Machine, base: experiments.Base, found: experiments.Found, *
         return check(params, active)
 
     with one_thread(machine.device):
-        _, trained = experiments.search(
-            [spec], source, accuracy=look, progress=f"search of seed {spec['base']['seed']} again"
-        )
-    logits = initial_logits({name: source[name][0].cpu() for name in names}, names, spec["initial_logit"])
+        resume = Resume(progress=f"search of seed {spec['base']['seed']} again")
+        _, trained = stages.search([spec], source, accuracy=look, resume=resume)
+    family = stages.family_of(spec)
+    logits = {name: family.start(source[name][0].cpu()) for name in names}
     start = [
-        {name: (logits[name] > 0).float() for name in names},
-        {name: soft_mask(logits[name], 1.0) for name in names},
+        {name: family.hard(logits[name]).float() for name in names},
+        {name: family.soft(logits[name], family.initial) for name in names},
     ]
-    history = [{"step": 0, "temperature": 1.0}, *history_of(trained.history, 0)]
+    history = [{"step": 0, "temperature": family.initial}, *history_of(trained.history, 0)]
     seen = start + seen
     return pd.DataFrame([
         {

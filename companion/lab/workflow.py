@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sicore.project import project_root
-from sicore.runner import NotebookError, resolve, with_defaults
-from sicore.sweep import Run, slug
-from sicore.sweep import read as read_sweep
+from companion.lab.project import project_root
+from companion.lab.runner import NotebookError, resolve, with_defaults
+from companion.lab.sweep import Run, slug
+from companion.lab.sweep import read as read_sweep
 
 DEFAULTS: dict[str, Any] = {
     "file": "params/quick.yaml",
@@ -175,7 +175,7 @@ def pieces(values: Sequence[Any], size: int) -> list[list[Any]]:
 
 
 def run_command(one: Planned, output: str | Path, **changes: Any) -> str:
-    """``python -m sicore run ...`` for a shell, with this Python.
+    """``python -m companion run ...`` for a shell, with this Python.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def run_command(one: Planned, output: str | Path, **changes: Any) -> str:
 
 
 def collect_command(one: Planned, depth: int, seeds: Sequence[int], tables: Sequence[str], output: str) -> str:
-    """``python -m sicore collect ...`` for the jobs of one depth: each start, number of samples and seed once."""
+    """``python -m companion collect ...`` for the jobs of one depth: each start, number of samples and seed once."""
     keys = {
         "start": one.parameters["depth_starts"],
         "n_layer": [depth],
@@ -207,5 +207,5 @@ def collect_command(one: Planned, depth: int, seeds: Sequence[int], tables: Sequ
 
 
 def holds_command(one: Planned, parts: Sequence[str]) -> str:
-    """``python -m sicore holds ...``: does the run's result table have all rows of ``parts``?"""
+    """``python -m companion holds ...``: does the run's result table have all rows of ``parts``?"""
     return shlex.join([sys.executable, "-m", "sicore", "holds", one.table, *parts])

@@ -1,4 +1,8 @@
-"""Comparisons between starts, paired by seed. Every function takes a tidy table and returns one."""
+"""Intervals over seeds, and comparisons between starts. Tidy tables in, tidy tables out; no torch.
+
+A seed is a whole chain (base model, subnetwork, transfers), so seeds are what is averaged, and runs that share one
+are compared with each other.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,72 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from sicore.measure import mean_interval
-
 FAR_OFF = (5.0, 0.1)
 """From how many deviations on, and from how far, a run lies far off the others of its kind (:func:`far_off`)."""
+
+
+def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (95 % by default).
+
+    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
+
+    >>> [round(x, 3) for x in wilson(8, 10)]
+    [0.49, 0.943]
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(f"successes = {successes}, trials = {trials}: expected 0 <= successes <= trials, trials >= 1")
+    from scipy.stats import binomtest  # slow to import, so only here
+
+    interval = binomtest(successes, trials).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half-width of its 95 % confidence interval over seeds (Student's t).
+
+    The half-width is nan for a single value: one seed says nothing about the spread.
+
+    >>> mean_interval([1.0, 2.0, 3.0])[0]
+    2.0
+    """
+    data = np.asarray(list(values), dtype=float)
+    if not len(data):
+        raise ValueError("values is empty: there is nothing to average")
+    if len(data) == 1:
+        return float(data[0]), math.nan
+    from scipy.stats import t as student  # slow to import, so only here
+
+    t = float(student.ppf(0.975, len(data) - 1))
+    return float(data.mean()), t * float(data.std(ddof=1)) / math.sqrt(len(data))
+
+
+def summary(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Mean, half-width of the 95 % interval over seeds and number of seeds, per group."""
+    rows = []
+    for key, group in table.groupby(list(by), sort=False, dropna=False):
+        mean, half = mean_interval(group[value].tolist())
+        rows.append((*(key if isinstance(key, tuple) else (key,)), mean, half, len(group)))
+    return pd.DataFrame(rows, columns=[*by, "mean", "half_width", "seeds"])
+
+
+def samples_needed(counts: Sequence[int], accuracies: Sequence[float], level: float = 0.9) -> float:
+    """Number of samples at which a curve first reaches ``level``, or nan if it never does.
+
+    Between two measured counts the curve is taken as straight over log(1 + count).
+
+    >>> samples_needed([0, 10, 100], [0.1, 0.5, 0.9], level=0.9)
+    100.0
+    """
+    points = sorted(zip(counts, accuracies, strict=True))
+    for index, (count, value) in enumerate(points):
+        if value >= level:
+            if index == 0:
+                return float(count)
+            before, low = points[index - 1]
+            share = (level - low) / (value - low)
+            left, right = math.log1p(before), math.log1p(count)
+            return round(math.expm1(left + share * (right - left)), 9)
+    return math.nan
 
 
 def curve_means(table: pd.DataFrame, by: Sequence[str], value: str = "test_accuracy") -> pd.DataFrame:

@@ -18,8 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sicore.analysis import seeds_a_point
-from sicore.measure import summary
+from companion.compare.statistics import seeds_a_point, summary
 
 ORANGE, SKY, GREEN, BLUE, RED, PURPLE, BLACK = (
     "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#000000",
@@ -359,7 +358,7 @@ def mask_images(masks: Mapping[str, Tensor], titles: Mapping[str, str] | None = 
 def mask_forming(frames: pd.DataFrame) -> Figure:
     """A mask on its way: five pictures of the last layer's first matrix, and below the density of every matrix.
 
-    Columns as of ``sicore.forming.frames``, rows of one seed.
+    Columns as of ``companion.arithmetic.forming.frames``, rows of one seed.
     """
     names, steps = list(dict.fromkeys(frames["parameter"])), sorted(frames["step"].unique())
     layers = [name.split(".")[2] for name in names]

@@ -4,7 +4,7 @@ A base model or a subnetwork takes minutes to make and is needed by several note
 Each is stored once under ``<root>/<kind>/<key>.safetensors``; a second run finds it, a
 killed run leaves nothing half-written, and of two equal runs at once one makes it.
 :func:`contents`, :func:`verify`, :func:`garbage` and :func:`remove` are what
-``python -m sicore store`` does.
+``python -m companion store`` does.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from companion.lab.origin import made_by
+from companion.lab.project import project_root
+from companion.lab.recipes import PICTURES, RECIPES, Recipe, recipe
 from sicore.files import (
     cannot_write,
     canonical_json,
@@ -37,9 +40,6 @@ from sicore.files import (
     remove_unheld,
     save_tensors,
 )
-from sicore.origin import made_by
-from sicore.project import project_root
-from sicore.recipes import PICTURES, RECIPES, Recipe, recipe
 
 FIRST_TRANSFORMERS = "5.23.0"
 """The version that is left out of the key: objects were stored with it before it had a place there."""
@@ -105,7 +105,7 @@ class Store:
         self, kind: str, spec: Mapping[str, Any], tensors: Mapping[str, Tensor], meta: Mapping[str, Any],
         device: str = "cpu",
     ) -> None:  # fmt: skip
-        """Write the object in one piece, with who made it (:func:`sicore.origin.made_by`) on which device.
+        """Write the object in one piece, with who made it (:func:`companion.lab.origin.made_by`) on which device.
 
         ``OSError`` when the disk is full, read-only or gone: it says which. What the store held before stays whole.
         """

@@ -18,7 +18,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -28,10 +28,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from sicore import classifiers
-from sicore.discovery import discover
-from sicore.files import canonical_json
-from sicore.jobs import (
+from companion.lab.make import (
     DTYPES,
     Cost,
     Machine,
@@ -44,16 +41,18 @@ from sicore.jobs import (
     make,
     moved,
 )
-from sicore.masking import Params, maskable, parameter_groups
-from sicore.measure import shape_bias
-from sicore.models import stack, unstack
-from sicore.parallel import Group, check, launch, synchronised
-from sicore.pictures import Batches, Pictures, normalised, pair, pictures, roles
-from sicore.recipes import PICTURES
+from companion.lab.recipes import PICTURES
+from companion.vision import classifiers
+from companion.vision.answers import shape_bias
+from companion.vision.pictures import Batches, Pictures, normalised, pair, pictures, roles
+from sicore.discovery import discover
+from sicore.files import canonical_json
+from sicore.masking import ContinuousSparsification, Params, maskable, parameter_groups
 from sicore.seeding import derive, generator
+from sicore.stacks import looped, stack, state_of, unstack, vmapped
 from sicore.subnetwork import Subnetwork
-from sicore.training import check_device, looped, state_of, train, vmapped
-from sicore.transfer import Start, sampled, start, transfer
+from sicore.training import Resume, Run, Watch, check_device, train
+from sicore.transfer import Start, start, transfer
 
 INHERITED = ("norms", "biases", "tokens", "head")
 """What the released code copies beside the masked weights, all that is no kernel, the trained head too."""
@@ -148,32 +147,28 @@ class Stage:
 
 def base_models(
     machine: Machine, seeds: Sequence[int], *, data: Spec, model: Spec, steps: int = 1500, batch: int = 64,
-    lr: float = 4e-3, weight_decay: float = 0.05, every: int = 250, dtype: str = "float32", data_parallel: int = 1,
-    pieces: int = 1,
+    lr: float = 4e-3, weight_decay: float = 0.05, every: int = 250, dtype: str = "float32", pieces: int = 1,
+
 ) -> list[Stage]:  # fmt: skip
     """Classifiers trained on the pretraining pictures, or as they come, one per seed.
 
     Parameters
     ----------
     data
-        Of :func:`sicore.pictures.scenes` or :func:`sicore.pictures.photographs`.
+        Of :func:`companion.vision.pictures.scenes` or :func:`companion.vision.pictures.photographs`.
     model
-        ``{"resnet": settings}`` or ``{"vit": settings}``, settings of :func:`sicore.classifiers.resnet` and
-        :func:`sicore.classifiers.vit`; or ``{"pretrained": settings}``, of :func:`sicore.classifiers.pretrained`.
+        ``{"resnet": settings}`` or ``{"vit": settings}``, settings of :func:`companion.vision.classifiers.resnet` and
+        :func:`companion.vision.classifiers.vit`; or ``{"pretrained": settings}``, of :func:`companion.vision.classifiers.pretrained`.
     steps
         0: as it is, untrained (``resnet``, ``vit``) or pretrained.
-    data_parallel
-        Processes, one GPU each, that share every batch, here and in all that is made from these models. BatchNorm
-        normalises over the whole batch; results differ from those of one process by rounding alone.
     pieces
-        Pieces in which each process computes its share of a batch, one after the other, where memory is short.
+        Pieces in which a batch is computed, one after the other, where memory is short.
     """
     check_dtype(dtype)
     check_counts(batch=batch, every=every, pieces=pieces)
-    check(data_parallel, machine.device)
-    if batch % (data_parallel * pieces):
-        raise ValueError(f"batch = {batch} is not a multiple of data_parallel * pieces = {data_parallel * pieces}")
-    shared = {name: value for name, value in (("data_parallel", data_parallel), ("pieces", pieces)) if value > 1}
+    if batch % pieces:
+        raise ValueError(f"batch = {batch} is not a multiple of pieces = {pieces}")
+    shared = {"pieces": pieces} if pieces > 1 else {}
     if "pretrained" in model:
         if steps:
             raise ValueError(f"steps = {steps}: a pretrained model is taken as it is, with steps = 0")
@@ -357,16 +352,15 @@ def _train_base(specs: list[Spec], machine: Machine, progress: Any) -> None:
         trained = train(
             call.losses(training=True), moved(stack([params]), call.device),
             _batches(spec, data, {"pretraining": 1.0}, machine), steps=spec["steps"], lr=spec["lr"],
-            weight_decay=spec["weight_decay"], linear_decay=True, every=spec["every"],
-            checkpoint=checkpoint("vision_base", specs, machine), progress=progress,
-            evaluate=lambda params, *_: {"accuracy": call.accuracy(unstack(params, 0), validation)},
-            **_sharing(spec, machine),
+            weight_decay=spec["weight_decay"], linear_decay=True, run=_run(spec),
+            watch=Watch(lambda params, *_: {"accuracy": call.accuracy(unstack(params, 0), validation)}, spec["every"]),
+            resume=Resume(checkpoint("vision_base", specs, machine), progress=progress),
         )  # fmt: skip
         params = moved(unstack(trained.params, 0), "cpu")
         meta |= {"history": history_of(trained.history, 0)} | _read_apart(
             call.predict(moved(params, call.device), validation), validation
         )
-    _keep("vision_base", spec, machine, params, {**meta, "seconds": time.monotonic() - began})
+    machine.store.put("vision_base", spec, params, {**meta, "seconds": time.monotonic() - began}, machine.device)
 
 
 def _read_apart(predicted: Tensor, asked: Pictures) -> dict[str, float]:
@@ -398,15 +392,15 @@ def _train_head(specs: list[Spec], machine: Machine, progress: Any) -> None:
             "bias": torch.zeros(1, len(known.classes), device=device),
         },
         lambda step, active: (features[order[step]][None], labels[order[step]][None]),
-        steps=spec["steps"], lr=spec["lr"], weight_decay=spec["weight_decay"], linear_decay=True, every=spec["steps"],
-        progress=progress, capture=False,
+        steps=spec["steps"], lr=spec["lr"], weight_decay=spec["weight_decay"], linear_decay=True,
+        watch=Watch(every=spec["steps"]), resume=Resume(progress=progress), run=Run(capture=False),
     )  # fmt: skip
     own = {f"{name}.weight": trained.params["weight"][0] / spread, f"{name}.bias": trained.params["bias"][0]}
     call, whole = _Call(_headed_model(base), base, machine), moved({**params, **own}, device)
     meta: dict[str, Any] = {"seconds": time.monotonic() - began, "history": history_of(trained.history, 0)}
     for role in ("ordinary", "mean_pooled"):
         meta[f"accuracy_{role}"] = float(call.accuracy(whole, pictures(data, f"test_{role}")))
-    _keep("vision_head", spec, machine, moved(own, "cpu"), meta)
+    machine.store.put("vision_head", spec, moved(own, "cpu"), meta, machine.device)
 
 
 def _find_subnetwork(specs: list[Spec], machine: Machine, progress: Any) -> None:
@@ -418,10 +412,12 @@ def _find_subnetwork(specs: list[Spec], machine: Machine, progress: Any) -> None
     masks, trained = discover(
         call.losses(training=False), stack([source]), _masked_names(call.model),
         _batches(spec, base["data"], {"discovery": 1.0}, machine), steps=spec["steps"], lr=spec["lr"],
-        penalty=spec["penalty"], initial_logit=spec["initial_logit"], initial_temperature=spec["initial_temperature"],
-        final_temperature=spec["final_temperature"], stages=spec["stages"], every=spec["every"],
+        penalty=spec["penalty"], every=spec["every"], run=_run(base),
+        family=ContinuousSparsification(
+            spec["initial_logit"], spec["initial_temperature"], spec["final_temperature"], spec["stages"]
+        ),
         accuracy=lambda params, active: call.accuracy(unstack(params, 0), validation),
-        progress=progress, checkpoint=checkpoint("vision_mask", specs, machine), **_sharing(base, machine),
+        resume=Resume(checkpoint("vision_mask", specs, machine), progress=progress),
     )  # fmt: skip
     own = unstack(masks, 0)
     parts = {
@@ -437,7 +433,7 @@ def _find_subnetwork(specs: list[Spec], machine: Machine, progress: Any) -> None
     for kind in ("ordinary", "mean_pooled"):
         asked = pictures(base["data"], f"test_{kind}")
         meta |= {f"accuracy_{part}{kind}": float(call.accuracy(params, asked)) for part, params in parts.items()}
-    _keep("vision_mask", spec, machine, kept, meta)
+    machine.store.put("vision_mask", spec, kept, meta, machine.device)
 
 
 def _train_row(specs: list[Spec], machine: Machine, progress: Any) -> None:
@@ -463,9 +459,8 @@ def _train_row(specs: list[Spec], machine: Machine, progress: Any) -> None:
             _batches(spec, data, shares, machine, balanced=row["balanced"], weights=weights),
             steps=spec["steps"], lr=spec["lr"], weight_decay=spec["weight_decay"],
             momentum=spec["momentum"] if spec["momentum"] >= 0 else None,
-            linear_decay=True, accuracy=lambda params, active: measure(unstack(params, 0)), every=spec["every"],
-            progress=progress, checkpoint=checkpoint("vision_row", specs, machine), keep_going=True,
-            **_sharing(base, machine),
+            linear_decay=True, accuracy=lambda params, active: measure(unstack(params, 0)), watch=Watch(every=spec["every"]),
+            resume=Resume(checkpoint("vision_row", specs, machine), progress=progress), run=_run(base, keep_going=True),
         )  # fmt: skip
         params, history = moved(unstack(trained.params, 0), "cpu"), history_of(trained.history, 0)
         if trained.diverged:
@@ -486,7 +481,7 @@ def _train_row(specs: list[Spec], machine: Machine, progress: Any) -> None:
         **{f"validation_{kind}": None if diverged else float(last[kind]) for kind in validation},
     }  # fmt: skip
     kept = {f"params/{name}": tensor for name, tensor in params.items()}
-    _keep("vision_row", spec, machine, {**predicted, **kept}, meta)
+    machine.store.put("vision_row", spec, {**predicted, **kept}, meta, machine.device)
 
 
 # ---------------------------------------------------------------------------------------
@@ -497,11 +492,11 @@ class _Call:
     """A model that computes with given parameters: losses for a training, answers for an evaluation."""
 
     def __init__(self, model: nn.Module, base: Spec, machine: Machine) -> None:
-        self.device, self.dtype, self.group = check_device(machine.device), DTYPES[base["dtype"]], machine.group
+        self.device, self.dtype = check_device(machine.device), DTYPES[base["dtype"]]
         self.model = model.to(self.device).eval()
 
     def losses(self, *, training: bool) -> Any:
-        """As :func:`sicore.training.looped`; ``training`` moves the running statistics, otherwise they are used."""
+        """As :func:`sicore.stacks.looped`; ``training`` moves the running statistics, otherwise they are used."""
 
         def loss(call: Callable[..., Any], batch: tuple[Tensor, ...]) -> Tensor:
             images, labels, *weights = batch
@@ -510,7 +505,7 @@ class _Call:
                 return F.cross_entropy(scores, labels)
             return (F.cross_entropy(scores, labels, reduction="none") * weights[0]).mean()
 
-        return looped(synchronised(copy.deepcopy(self.model).train(training), self.group), loss)
+        return looped(copy.deepcopy(self.model).train(training), loss)
 
     def _scores(self, call: Callable[..., Any], images: Tensor) -> Tensor:
         x = normalised(images).contiguous(memory_format=torch.channels_last)
@@ -544,19 +539,13 @@ def _batches(
     purpose = list(shares) + (["again"] if spec.get("before") else [])
     return Batches(
         parts, batch=spec["batch"], steps=spec["steps"], seed=derive(data["seed"], *purpose), balanced=balanced,
-        device=machine.device, weights=weights, group=machine.group,
+        device=machine.device, weights=weights,
     )  # fmt: skip
 
 
-def _sharing(base: Spec, machine: Machine) -> dict[str, Any]:
-    """Arguments of a training whose batches come from the host, perhaps a share of them."""
-    average = machine.group.average_ if machine.group.size > 1 else None
-    return {"capture": False, "pieces": base.get("pieces", 1), "average": average}
-
-
-def _keep(kind: str, spec: Spec, machine: Machine, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    if machine.group.rank == 0:
-        machine.store.put(kind, spec, tensors, meta, machine.device)
+def _run(base: Spec, keep_going: bool = False) -> Run:
+    """How a training computes whose batches come from the host."""
+    return Run(pieces=base.get("pieces", 1), keep_going=keep_going, capture=False)
 
 
 def _shares(mixture: float | None, data: Spec) -> dict[str, float]:
@@ -594,7 +583,7 @@ def _start(spec: Spec, machine: Machine) -> Start:
     if row["copied"] == "nothing":
         found = found - found
     elif row["copied"] == "sampled":
-        found = sampled(found, generator(seed, "transfer", "sampled"))
+        found = found.random(generator(seed, "transfer", "sampled"))
     return start(fresh, found, inherit=names, freeze=row["freeze"])
 
 
@@ -679,25 +668,8 @@ def _made(
 ) -> list[Stage]:
     # One model a job: copies are computed one after the other anyway, and so every process has work.
     cost = Cost(lambda spec: spec["steps"], _operations, memory=lambda spec: 1, alike=lambda spec: spec)
-    found = make(kind, specs, machine, functools.partial(_together, job), cost)
+    found = make(kind, specs, machine, job, cost)
     return [Stage(spec, tensors, meta) for spec, (tensors, meta) in zip(specs, found, strict=True)]
-
-
-def _together(
-    job: Callable[[list[Spec], Machine, Any], None], specs: list[Spec], machine: Machine, progress: Any
-) -> None:
-    """Run a job, in several processes where its base says so."""
-    size = _base_of(specs[0]).get("data_parallel", 1)
-    if size == 1 or "on" in specs[0] or not specs[0]["steps"]:  # a head trains in seconds
-        job(specs, machine, progress)
-    else:
-        launch(size, _share_of, job, specs, machine, device=machine.device)
-
-
-def _share_of(
-    group: Group, device: str, job: Callable[[list[Spec], Machine, Any], None], specs: list[Spec], machine: Machine
-) -> None:
-    job(specs, replace(machine, device=device, group=group), None)
 
 
 def _base_of(spec: Spec) -> Spec:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sicore.project import project_root
-from sicore.runner import NotebookError, check, is_up_to_date, read_yaml, resolve, run, with_defaults
+from companion.lab.project import project_root
+from companion.lab.runner import NotebookError, check, is_up_to_date, read_yaml, resolve, run, with_defaults
 
 _FIELDS = ("name", "notebook", "weight", "parameters")
 

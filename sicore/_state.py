@@ -1,0 +1,171 @@
+"""What changes while a stack trains, and its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sicore.files import load_tensors, save_tensors
+from sicore.masking import Params
+
+
+def _optimizer(params: Params, settings: Mapping[str, Any]) -> torch.optim.Optimizer:
+    device = next(iter(params.values())).device
+    lr = settings["lr"]
+    if device.type == "cuda":  # a captured step reads the rate from the device
+        lr = torch.tensor(lr, device=device)
+    if "momentum" in settings:
+        return torch.optim.SGD(params.values(), **{**settings, "lr": lr})
+    return torch.optim.AdamW(params.values(), **{**settings, "lr": lr}, capturable=device.type == "cuda")
+
+
+@dataclass
+class State:
+    """Everything that changes during training; saved whole, restored whole."""
+
+    params: Params  # [k, ...] of the active models
+    context: Params  # [k, ...]
+    settings: dict[str, Any]  # of the optimiser
+    optimizer: torch.optim.Optimizer
+    shapes: dict[str, list[int]]  # of the whole stack
+    step: int
+    history: list[dict[str, float]]
+    best: dict[int, tuple[float, int]]  # model -> best value, evaluations since
+    kept: dict[int, Params]  # model -> parameters of its best evaluation or its end
+    stopped: dict[int, int]  # model -> steps taken
+    last: dict[int, float]  # model -> its metric at the last evaluation
+    diverged: dict[int, int]  # model -> step
+
+    @classmethod
+    def fresh(cls, params: Params, context: Params, settings: dict[str, Any]) -> State:
+        own = {name: tensor.detach().clone().requires_grad_() for name, tensor in params.items()}
+        optimizer = _optimizer(own, settings)
+        shapes = {name: list(tensor.shape) for name, tensor in own.items()}
+        return cls(own, context, settings, optimizer, shapes, 0, [], {}, {}, {}, {}, {})
+
+    @property
+    def active(self) -> Tensor:
+        """Indices of the models that still train, [k], on the device of the parameters."""
+        return self.context["index"]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep only some of the active models (indices into the active ones)."""
+        old = self.optimizer
+        params = {name: tensor.detach()[rows].requires_grad_() for name, tensor in self.params.items()}
+        self.optimizer = _optimizer(params, self.settings)
+        for name, tensor in self.params.items():
+            if tensor in old.state:
+                self.optimizer.state[params[name]] = {
+                    key: value[rows] if value.dim() else value for key, value in old.state[tensor].items()
+                }
+        self.params = params
+        self.context = {name: tensor[rows] for name, tensor in self.context.items()}
+
+    def set_lr(self, lr: float) -> None:
+        group = self.optimizer.param_groups[0]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)  # in place: a captured step reads this tensor
+        else:
+            group["lr"] = lr
+
+    def retire(self, target: float | None, maximise: bool, patience: int | None) -> bool:
+        """Stop the models that have reached the target or lost patience. True when the stack became smaller.
+
+        On a GPU they leave the stack a quarter at a time, since every change of the stack
+        costs a new capture; until then they train on, and nothing of it is kept.
+        """
+        if target is None and patience is None:
+            return False
+        active = self.active.tolist()
+        for row, model in enumerate(active):
+            if model in self.stopped:
+                continue
+            value = self.last[model]
+            reached = target is not None and (value >= target if maximise else value <= target)
+            if reached or (patience is not None and self.best[model][1] >= patience):
+                self.stopped[model] = self.step
+                if model not in self.kept:
+                    self.kept[model] = {name: tensor.detach()[row].clone() for name, tensor in self.params.items()}
+        rows = [row for row, model in enumerate(active) if model not in self.stopped]
+        gone = len(active) - len(rows)
+        if not gone or (self.active.device.type == "cuda" and rows and gone < len(active) / 4):
+            return False
+        self.select(torch.tensor(rows, dtype=torch.long, device=self.active.device))
+        return True
+
+    def give_up(self, finite: Tensor) -> bool:
+        """Take the models out whose loss is not finite, ``finite`` [k]. True when the stack became smaller."""
+        if bool(finite.all()):
+            return False
+        for row, model in enumerate(self.active.tolist()):
+            if not finite[row] and model not in self.stopped:
+                self.stopped[model] = self.diverged[model] = self.step
+                self.kept[model] = {name: tensor.detach()[row].clone() for name, tensor in self.params.items()}
+        self.select(finite.nonzero().squeeze(1))
+        return True
+
+    def result(self, K: int) -> tuple[Params, list[int], list[dict[str, float]], dict[int, int]]:
+        final = dict(self.kept)
+        for row, model in enumerate(self.active.tolist()):
+            self.stopped.setdefault(model, self.step)
+            if model not in final:
+                final[model] = {name: tensor.detach()[row] for name, tensor in self.params.items()}
+        params = {name: torch.stack([final[model][name] for model in range(K)]) for name in self.params}
+        return params, [self.stopped[model] for model in range(K)], self.history, self.diverged
+
+    def save(self, path: str | Path) -> None:
+        tensors: Params = {"active": self.active}
+        for name, tensor in self.params.items():
+            tensors[f"params/{name}"] = tensor
+            for key, value in self.optimizer.state.get(tensor, {}).items():
+                tensors[f"optimiser/{key}/{name}"] = value
+        for model, kept in self.kept.items():
+            tensors |= {f"kept/{model}/{name}": tensor for name, tensor in kept.items()}
+        meta = {
+            "step": self.step,
+            "shapes": self.shapes,
+            "settings": self.settings,
+            # As text: JSON has no nan and no infinity.
+            "history": [{key: repr(value) for key, value in row.items()} for row in self.history],
+            "best": {str(model): [repr(value), waited] for model, (value, waited) in self.best.items()},
+            "stopped": {str(model): value for model, value in self.stopped.items()},
+            "diverged": {str(model): value for model, value in self.diverged.items()},
+        }
+        save_tensors(path, tensors, {"kind": "checkpoint", **meta})
+
+    def restore(self, path: str | Path) -> None:
+        try:
+            tensors, meta = load_tensors(path)
+            if meta.get("kind") != "checkpoint":
+                raise ValueError(f"{path} holds no checkpoint")
+        except ValueError:
+            return  # a damaged checkpoint costs time, not correctness: start again
+        device = self.active.device
+        tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+        if meta.get("shapes") != self.shapes or meta.get("settings") != self.settings:
+            return  # of another model, stack or optimiser
+        if len(tensors["active"]) < len(self.active):
+            self.select(tensors["active"])
+        for name, tensor in self.params.items():
+            tensor.data.copy_(tensors[f"params/{name}"])
+            keys = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
+            saved = {key: tensors[at] for key in keys if (at := f"optimiser/{key}/{name}") in tensors}
+            if saved:
+                self.optimizer.state[tensor] = saved
+        for name, tensor in tensors.items():
+            if name.startswith("kept/"):
+                _, model, parameter = name.split("/", 2)
+                self.kept.setdefault(int(model), {})[parameter] = tensor
+        self.step = meta["step"]
+        self.history = [
+            {key: int(value) if key in ("model", "step") else float(value) for key, value in row.items()}
+            for row in meta["history"]
+        ]
+        self.best = {int(model): (float(value), waited) for model, (value, waited) in meta["best"].items()}
+        self.stopped = {int(model): value for model, value in meta["stopped"].items()}
+        self.diverged = {int(model): value for model, value in meta["diverged"].items()}
