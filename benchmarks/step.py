@@ -28,15 +28,11 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
+import sicore as si
 from companion.arithmetic import task as ar
 from companion.arithmetic.gpt2 import Dropout, gpt2
 from companion.lab import tables as results
-from sicore.discovery import discover
-from sicore.masking import Params, maskable, temperature
-from sicore.seeding import generator
-from sicore.stacks import stack, vmapped
-from sicore.training import Trained, keep_freed_memory, train
-from sicore.transfer import Start, transfer
+from sicore.training import keep_freed_memory
 
 NUMBERS, P, BATCH = 100, 7, 50
 LR, CLIP, PENALTY = 3e-4, 1.0, 1e-6
@@ -74,44 +70,47 @@ class Stage:
         self.stage, self.K, self.numbers, self.all_positions = stage, K, numbers, all_positions
         self.models = [gpt2(vocab=numbers + 1, n_layer=n_layer, seed=k).eval() for k in range(K)]
         self.fresh = [gpt2(vocab=numbers + 1, n_layer=n_layer, seed=100 + k).eval() for k in range(K)]
-        self.names = maskable(self.models[0], include="transformer.h.*")
+        self.names = si.maskable(self.models[0], include="transformer.h.*")
         self.masks = [
-            {n: torch.rand(m.get_parameter(n).shape, generator=generator(k, n)) < 0.1 for n in self.names}
+            {n: torch.rand(m.get_parameter(n).shape, generator=si.generator(k, n)) < 0.1 for n in self.names}
             for k, m in enumerate(self.models)
         ]
         self.f = ar.Computation.parse("a + ab")
-        self.sets = [ar.split_pairs(numbers, [5000], generator(k, "pairs"))[0] for k in range(K)]
+        self.sets = [ar.split_pairs(numbers, [5000], si.generator(k, "pairs"))[0] for k in range(K)]
 
     def data(self, steps: int) -> ar.Samples:
-        orders = [generator(k, "order") for k in range(self.K)]
+        orders = [si.generator(k, "order") for k in range(self.K)]
         return ar.samples(self.sets, self.f, p=P, numbers=self.numbers, batch=BATCH, steps=steps, generators=orders)
 
-    def run_stack(self, steps: int, losses, dtype: torch.dtype) -> Trained:
+    def run_stack(self, steps: int, losses, dtype: torch.dtype) -> si.Trained:
         data = self.data(steps)
-        common = {"steps": steps, "lr": LR, "every": steps}
+        common, watch = {"steps": steps, "lr": LR}, si.Watch(every=steps)
         if self.stage == "base":
-            return train(losses, stack(self.models), data, clip=CLIP, **common)
+            return si.train(losses, si.stack(self.models), data, clip=CLIP, watch=watch, **common)
         if self.stage == "discovery":
-            return discover(losses, stack(self.models), self.names, data, penalty=PENALTY, dtype=dtype, **common)[1]
+            source = si.stack(self.models)
+            return si.discover(
+                losses, source, self.names, data, penalty=PENALTY, dtype=dtype, every=steps, **common
+            )[1]  # fmt: skip
         starts = []
         for model, fresh, masks in zip(self.models, self.fresh, self.masks, strict=True):
             params = {n: p.detach().clone() for n, p in fresh.named_parameters()}
             params |= {n: torch.where(m, model.get_parameter(n).detach(), params[n]) for n, m in masks.items()}
-            starts.append(Start(params, masks))
-        return transfer(losses, starts, data, clip=CLIP, weight_decay=0.01, dtype=dtype, **common)
+            starts.append(si.Start(params, masks))
+        return si.transfer(losses, starts, data, clip=CLIP, weight_decay=0.01, dtype=dtype, watch=watch, **common)
 
-    def stacked(self, dtype: torch.dtype) -> Callable[[int], Trained]:
+    def stacked(self, dtype: torch.dtype) -> Callable[[int], si.Trained]:
         losses = ar.losses(n_head=4, dtype=dtype, dropout=Dropout(0.0, range(self.K)), all_positions=self.all_positions)
         return lambda steps: self.run_stack(steps, losses, dtype)
 
-    def vmapped(self) -> Callable[[int], Trained]:
-        losses = vmapped(self.models[0], lambda call, batch: F.cross_entropy(call(batch[0]).logits[:, -1], batch[1]))
+    def vmapped(self) -> Callable[[int], si.Trained]:
+        losses = si.vmapped(self.models[0], lambda call, batch: F.cross_entropy(call(batch[0]).logits[:, -1], batch[1]))
         return lambda steps: self.run_stack(steps, losses, torch.float32)
 
-    def loop(self, dtype: torch.dtype) -> Callable[[int], list[tuple[Params, float]]]:
+    def loop(self, dtype: torch.dtype) -> Callable[[int], list[tuple[si.Params, float]]]:
         return lambda steps: self.run_loop(steps, dtype)
 
-    def run_loop(self, steps: int, dtype: torch.dtype) -> list[tuple[Params, float]]:
+    def run_loop(self, steps: int, dtype: torch.dtype) -> list[tuple[si.Params, float]]:
         """Parameters (of the discovery: logits) and last loss of every model."""
         data, result = self.data(steps), []
         for k, (model, fresh, masks) in enumerate(zip(self.models, self.fresh, self.masks, strict=True)):
@@ -131,7 +130,7 @@ class Stage:
                 if self.stage == "base":
                     effective = free
                 elif self.stage == "discovery":
-                    T = temperature(step, steps)
+                    T = si.ContinuousSparsification().schedule(step, steps)
                     soft = {n: torch.sigmoid(T * m) for n, m in free.items()}
                     effective = {n: source[n] * soft[n] for n in soft}
                 else:
@@ -280,8 +279,8 @@ def main() -> None:
         shares = pd.DataFrame(breakdown(), columns=["stage", "type", "kind", "share"])
         shares = shares.pivot(index="kind", columns=["stage", "type"], values="share").loc[shares["kind"].unique()]
         shares.columns = [" ".join(column) for column in shares.columns]
-        results.write("breakdown", "benchmark", shares.reset_index(), parameters=parameters)
-        results.write("step", "benchmark", pd.DataFrame(rows, columns=columns), parameters=parameters, began=start)
+        results.write_benchmark("breakdown", shares.reset_index(), parameters=parameters)
+        results.write_benchmark("step", pd.DataFrame(rows, columns=columns), parameters=parameters, began=start)
     return None
 
 

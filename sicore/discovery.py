@@ -11,6 +11,7 @@ Source: Zhang, Lepori & Pavlick (2023), section 3.1 and appendix B.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ def discover(
         How the mask is learned; the paper's :class:`sicore.masking.ContinuousSparsification` by default.
     outside
         ``(step, active) -> parameter name -> [k, ...]``: what stands where the mask is 0, while it is searched.
-        None for zeros, as in the paper.
+        Masked names that it leaves out have zeros there; None for zeros everywhere, as in the paper.
     weight_decay
         On the logits; the released code leaves AdamW's default of 0.01 on.
     accuracy
@@ -82,9 +83,19 @@ def discover(
     ------
     ValueError
         Before the search, for a setting out of range or a name the source does not have.
+
+    Examples
+    --------
+    Of two weights, the loss needs only the first:
+
+    >>> source = {"w": torch.tensor([[3.0, 5.0]])}
+    >>> losses = lambda params, context, batch, step: (params["w"][:, 0] - 3).square()
+    >>> masks, search = discover(losses, source, ["w"], lambda step, active: None, steps=200, lr=0.05, penalty=0.01)
+    >>> masks["w"]
+    tensor([[ True, False]])
     """
     family = family or ContinuousSparsification()
-    names = tuple(names)
+    names = (names,) if isinstance(names, str) else tuple(names)
     missing = [name for name in names if name not in source]
     if missing or not names:
         raise ValueError(
@@ -105,15 +116,17 @@ def discover(
     def objective(logits: Params, context: Params, batch: Any, step: Any) -> Tensor:
         T = at(step)
         beside = outside(step, context["index"]) if outside is not None else {}
-        effective, price = {name: context[name] for name in rest}, torch.zeros_like(context["penalty"])
+        if odd := beside.keys() - logits.keys():
+            raise ValueError(
+                f"outside gives {', '.join(sorted(odd))}, which is not masked; masked are {', '.join(names)}"
+            )
+        effective, prices = {name: context[name] for name in rest}, []
         for name, tensor in logits.items():
             soft = family.soft(tensor, T)
             weight = context[f"short/{name}"] * soft.to(dtype)
             effective[name] = weight + (beside[name] * (1 - soft)).to(dtype) if name in beside else weight
-            price = price + family.price(tensor, soft, T).flatten(1).sum(1)
-        price = context["penalty"] * price
-        # The gradient of both, the value of the task's loss.
-        return losses(effective, context, batch, step) + (price - price.detach())
+            prices.append(family.price(tensor, soft, T))
+        return _Priced.apply(losses(effective, context, batch, step), context["penalty"], *prices)
 
     def measure(logits: Params, context: Params, step: int, active: Tensor) -> dict[str, Tensor]:
         T = family.schedule(step - 1, steps)
@@ -121,8 +134,8 @@ def discover(
         soft = {name: family.soft(tensor, T) for name, tensor in logits.items()}
         total = sum(tensor[0].numel() for tensor in logits.values())
         values: dict[str, Any] = {
-            "density": sum(mask.flatten(1).sum(1) for mask in hard.values()) / total,
-            "soft_mean": sum(mask.flatten(1).sum(1) for mask in soft.values()) / total,
+            "density": sum(mask.reshape(len(active), -1).sum(1) for mask in hard.values()) / total,
+            "soft_mean": sum(mask.reshape(len(active), -1).sum(1) for mask in soft.values()) / total,
             "temperature": torch.full((len(active),), T),
         }
         if accuracy is not None:
@@ -133,19 +146,48 @@ def discover(
 
     short = {f"short/{name}": source[name].to(dtype) for name in names}
     trained = train(
-        objective, {name: family.start(source[name]) for name in names}, batches,
-        context={**source, **short, "penalty": lam}, steps=steps, lr=lr, weight_decay=weight_decay, clip=clip,
-        watch=Watch(measure, every), resume=resume, run=run,
+        objective, _logits(family, source, names), batches, context={**source, **short, "penalty": lam},
+        steps=steps, lr=lr, weight_decay=weight_decay, clip=clip, watch=Watch(measure, every), resume=resume, run=run,
     )  # fmt: skip
     return {name: family.hard(tensor) for name, tensor in trained.params.items()}, trained
 
 
+class _Priced(torch.autograd.Function):
+    """The task's loss, with the gradient of ``loss + penalty * sum(price)``.
+
+    The sum's value is never needed, and its gradient is the penalty everywhere: nothing is added up. ``loss`` and
+    ``penalty`` are [K], each of ``prices`` [K, ...].
+    """
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, penalty: Tensor, *prices: Tensor) -> Tensor:
+        ctx.save_for_backward(penalty)
+        ctx.shapes = [price.shape for price in prices]
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (penalty,) = ctx.saved_tensors
+        each = grad * penalty
+        return grad, None, *(each.view(-1, *[1] * (len(shape) - 1)).expand(shape) for shape in ctx.shapes)
+
+
+def _logits(family: Family, source: Params, names: Iterable[str]) -> Params:
+    """The logits that a search starts with, checked."""
+    logits = {name: family.start(source[name]) for name in names}
+    for name, tensor in logits.items():
+        if tensor.shape != source[name].shape:
+            raise ValueError(
+                f"family.start gives {name!r} the shape {tuple(tensor.shape)}, the source {tuple(source[name].shape)}"
+            )
+    return logits
+
+
 def _penalties(penalty: float | Sequence[float], K: int) -> Tensor:
     """lambda of each of K searches, [K], checked."""
-    lam = torch.as_tensor(penalty, dtype=torch.float32)
-    if lam.dim() and len(lam) != K:
-        raise ValueError(f"penalty has {len(lam)} values, one for each of {K} searches is expected")
-    lam = lam.expand(K).contiguous()
-    if not bool(((lam >= 0) & lam.isfinite()).all()):
+    values = [penalty] * K if isinstance(penalty, int | float) else list(penalty)
+    if len(values) != K:
+        raise ValueError(f"penalty has {len(values)} values, one for each of {K} searches is expected")
+    if not all(0 <= value < math.inf for value in values):
         raise ValueError(f"penalty = {penalty!r}: expected finite numbers of 0 or more")
-    return lam
+    return torch.tensor(values, dtype=torch.float32)

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
 FORMAT = 1
-MAX_HEADER = 32 * 2**20
-"""Most bytes that the header of a tensor file, its names, shapes and metadata, may take."""
+"""Version of the tensor files, written into each; a file of another one is refused."""
 
 _MAX_DEPTH = 100  # of JSON: what reads it may recurse
 
@@ -162,7 +161,19 @@ def checksum(tensors: Mapping[str, Tensor], meta: str) -> str:
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write tensors and JSON-able metadata to one safetensors file, checksummed.
 
-    ``OSError`` naming file, folder and reason when it cannot be written (see :func:`written_aside`).
+    Raises
+    ------
+    ValueError, TypeError
+        Before anything is written, when ``meta`` is no JSON, or too long for a header.
+    OSError
+        Naming file, folder and reason when it cannot be written (see :func:`written_aside`).
+
+    Examples
+    --------
+    >>> path = Path(tempfile.mkdtemp()) / "one.safetensors"
+    >>> save_tensors(path, {"w": torch.tensor([1.0, 2.0])}, {"seed": 0})
+    >>> load_tensors(path)
+    ({'w': tensor([1., 2.])}, {'seed': 0})
     """
     text = canonical_json(meta)
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -172,16 +183,17 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[
             flat[name] = tensor.clone()
         seen.add(tensor.untyped_storage().data_ptr())
     header = {"format": str(FORMAT), "meta": text, "sha256": checksum(flat, text)}
-    # Not save_file: it writes aside by itself, under a name that nobody would know after a kill.
-    data = save(flat, metadata=header)
-    if (length := int.from_bytes(data[:8], "little")) > MAX_HEADER:
-        raise ValueError(f"metadata and names take {length} bytes; a file's header holds at most {MAX_HEADER}")
+    try:
+        # Not save_file: it writes aside by itself, under a name that nobody would know after a kill.
+        data = save(flat, metadata=header)
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be written: {error}") from error
     with written_aside(path) as temporary:
         temporary.write_bytes(data)
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`save_tensors` wrote.
+    """Read what :func:`save_tensors` wrote: tensors in the order of their names, and metadata.
 
     Nothing in the file is trusted: its header is checked by safetensors, its contents by their checksum.
 
@@ -195,23 +207,19 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         When the disk or mount does not answer.
     """
     path = Path(path)
-    try:
-        if not path.is_file():
-            raise FileNotFoundError(f"no file {path}")
-        # Read, not mapped into memory: a disk that fails is then an error, and not the end of the process. And once:
-        # another process may put a new file in its place meanwhile.
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise OSError(f"cannot read {path}: {reason(error)}") from error
-    with _damage_named(path):
+    # Read, not mapped into memory: a disk that fails is then an error, and not the end of the process. And once:
+    # another process may put a new file in its place meanwhile. But its header first: a file that is none of ours
+    # may be larger than the memory.
+    with _errors_named(path), path.open("rb") as file, safe_open(path, "pt"):
+        data = file.read()
         tensors = dict(sorted(load(data).items()))  # safetensors gives them in no fixed order
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # checked by load
     texts = _ours(header.get("__metadata__"), path)
     if texts["sha256"] != checksum(tensors, texts["meta"]):
         raise ValueError(f"{path} is damaged: its checksum does not match its contents")
     for name, tensor in tensors.items():
+        if tensor.dim() > 64:
+            raise ValueError(f"{path}: {name!r} has {tensor.dim()} axes; torch computes with at most 64")
         # A truth value of 2 would be true, and its opposite too.
         if tensor.dtype == torch.bool and tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
             raise ValueError(f"{path}: {name!r} holds truth values that are neither 0 nor 1")
@@ -224,18 +232,23 @@ def load_meta(path: str | Path) -> dict[str, Any]:
     Raises as :func:`load_tensors` does.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    with _damage_named(path), safe_open(path, "pt") as file:
+    with _errors_named(path), path.open("rb"), safe_open(path, "pt") as file:
         texts = file.metadata()
     return _meta(_ours(texts, path), path)
 
 
 @contextlib.contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def _errors_named(path: Path) -> Iterator[None]:
+    """Say of every error of the block what it means for this file: that it is absent, out of reach or damaged."""
     try:
+        if not path.is_file():
+            raise FileNotFoundError
         yield
-    except (MemoryError, OSError):
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no file {path}") from error
+    except OSError as error:
+        raise OSError(f"cannot read {path}: {reason(error)}") from error
+    except MemoryError:
         raise
     except Exception as error:  # whatever it may be: the file is somebody's, and the fault is in it
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
@@ -251,9 +264,9 @@ def _ours(texts: Mapping[str, str] | None, path: Path) -> Mapping[str, str]:
     return texts
 
 
-def _meta(header: Mapping[str, str], path: Path) -> dict[str, Any]:
+def _meta(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
     try:
-        meta = strict_json(header["meta"])
+        meta = strict_json(texts["meta"])
     except ValueError as error:
         raise ValueError(f"{path} has metadata that is not JSON: {error}") from error
     if not isinstance(meta, dict):

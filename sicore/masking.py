@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 Params = dict[str, Tensor]
+"""Tensors by parameter name, of one model, or [K, ...] of a stack of K."""
 
 _PROJECTIONS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 _NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
@@ -138,13 +139,13 @@ def parameter_groups(model: nn.Module) -> dict[str, tuple[str, ...]]:
 class Family(Protocol):
     """A way to learn a mask: what :func:`sicore.discovery.discover` asks of one.
 
-    A family is a small frozen value. Its *logits* are what is trained, one for every weight and of the weight's
-    shape; in a stack they have a leading axis K, and no method may mix its rows. :class:`ContinuousSparsification`
-    is one; a new one needs these five methods and nothing else.
+    A family is a small frozen value, and its methods depend on their arguments alone. What is trained are its
+    *logits*, one for every weight: tensors [K, ...] of the stacked weights' shapes, whose K rows no method may mix.
+    :class:`ContinuousSparsification` is one; a new one needs these five methods and nothing else.
     """
 
     def start(self, weight: Tensor) -> Tensor:
-        """Initial logits for a weight tensor, of its shape, in float32."""
+        """Initial logits for a stacked weight tensor [K, ...], of its shape, in float32."""
 
     def schedule(self, step: int, steps: int) -> float:
         """What changes over a search of ``steps`` steps, a temperature for instance, at ``step`` (from 0)."""

@@ -41,7 +41,7 @@ def stack(models: Iterable[nn.Module | Params]) -> Params:
 
 
 def unstack(params: Params, index: int) -> Params:
-    """The parameters of one model of a stack, copied."""
+    """The parameters of one model of a stack, copied, without the leading axis."""
     return {name: tensor[index].clone() for name, tensor in params.items()}
 
 
@@ -57,18 +57,31 @@ def vmapped(model: nn.Module, loss: Callable[[Callable[..., Any], Any], Tensor])
     Parameters
     ----------
     model
-        Gives the computation; its mode (``train`` or ``eval``) is taken as it is, its own
-        parameter values are not used. Buffers are shared by the stack.
+        Gives the computation, in the mode (``train`` or ``eval``) that it is in at the call. Parameters and
+        buffers are the stack's; what the stack does not have, buffers as a rule, is the model's for every copy.
     loss
         ``loss(call, batch) -> scalar``, where ``call(*inputs)`` runs the model. Each
         entry of the batch comes without its leading axis K.
+
+    Returns
+    -------
+    Losses
+        ``(params, context, batch, step) -> [K]``. ``ValueError`` for a parameter that the model does not have.
+
+    Raises
+    ------
+    ValueError
+        When a BatchNorm of the model is in training mode: :func:`looped` can train it.
 
     Examples
     --------
     >>> net = nn.Linear(3, 2)
     >>> losses = vmapped(net, lambda call, batch: nn.functional.mse_loss(call(batch[0]), batch[1]))
+    >>> x, y = torch.ones(4, 10, 3), torch.zeros(4, 10, 2)  # ten inputs for each of four copies
+    >>> losses(stack([net] * 4), {}, (x, y), 0).shape
+    torch.Size([4])
     """
-    buffers = dict(model.named_buffers())
+    known = _names(model)
     for name, module in model.named_modules():
         if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
             raise ValueError(
@@ -77,11 +90,12 @@ def vmapped(model: nn.Module, loss: Callable[[Callable[..., Any], Any], Tensor])
             )
 
     def one(params: Params, batch: Any) -> Tensor:
-        return loss(lambda *inputs: functional_call(model, {**params, **buffers}, inputs), batch)
+        return loss(lambda *inputs: functional_call(model, params, inputs), batch)
 
     stacked = torch.func.vmap(one, randomness="different")
 
     def losses(params: Params, context: Params, batch: Any, step: int) -> Tensor:
+        _check_names(params, known)
         return stacked(params, batch)
 
     return losses
@@ -99,10 +113,16 @@ def looped(model: nn.Module, loss: Callable[[Callable[..., Any], Any], Tensor]) 
         checkpoint holds them.
     loss
         As for :func:`vmapped`.
+
+    Returns
+    -------
+    Losses
+        As of :func:`vmapped`.
     """
-    running = [name for name, tensor in model.named_buffers() if tensor.is_floating_point()]
+    known, running = _names(model), [name for name, tensor in model.named_buffers() if tensor.is_floating_point()]
 
     def losses(params: Params, context: Params, batch: Any, step: Any) -> Tensor:
+        _check_names(params, known)
         values = []
         for k in range(len(next(iter(params.values())))):
             # Cloned: how a kernel rounds may depend on where a tensor begins in memory.
@@ -116,6 +136,17 @@ def looped(model: nn.Module, loss: Callable[[Callable[..., Any], Any], Tensor]) 
         return torch.stack(values)
 
     return losses
+
+
+def _names(model: nn.Module) -> set[str]:
+    """Every name of a parameter or buffer, second names of tied ones included."""
+    return {name for part in (model.named_parameters, model.named_buffers) for name, _ in part(remove_duplicate=False)}
+
+
+def _check_names(params: Params, known: set[str]) -> None:
+    # functional_call passes over a name that the model does not have: it would never be trained.
+    if odd := params.keys() - known:
+        raise ValueError(f"params: the model has no {', '.join(sorted(odd))}; it has {', '.join(sorted(known))}")
 
 
 def _rows(batch: Any, k: int) -> Any:

@@ -55,7 +55,9 @@ class Watch:
     keep_best: bool = False
 
     def __post_init__(self) -> None:
-        check_counts(every=self.every)
+        check_counts(every=self.every, **{} if self.patience is None else {"patience": self.patience})
+        if self.target is not None and math.isnan(self.target):
+            raise ValueError(f"target = {self.target!r}: expected a number, or None for no target")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,12 @@ class Resume:
     checkpoint: str | Path | None = None
     seconds: float = 60.0
     progress: str | Callable[[int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.seconds >= 0:
+            raise ValueError(f"seconds = {self.seconds!r}: expected 0 or more between two checkpoints")
+        if not (self.progress is None or isinstance(self.progress, str) or callable(self.progress)):
+            raise ValueError(f"progress = {self.progress!r}: expected a label, a function or None")
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,8 @@ class Run:
 
     def __post_init__(self) -> None:
         check_counts(pieces=self.pieces)
+        if not all(isinstance(one, torch.Generator) for one in self.streams):
+            raise ValueError(f"streams = {self.streams!r}: expected generators")
 
 
 @dataclass(frozen=True)

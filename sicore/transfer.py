@@ -41,6 +41,11 @@ class Start:
     frozen: Params
     inherited: int = 0
 
+    def __post_init__(self) -> None:
+        for name, mask in self.frozen.items():
+            if name not in self.params or mask.shape != self.params[name].shape or mask.dtype != torch.bool:
+                raise ValueError(f"frozen: {name!r} is no boolean tensor of the shape of a parameter of that name")
+
 
 def start(
     fresh: Params | nn.Module,
@@ -70,6 +75,13 @@ def start(
     ------
     ValueError
         When the subnetwork does not fit, or an inherited name is not in its source.
+
+    Examples
+    --------
+    >>> found = Subnetwork({"w": torch.tensor([True, False])}, {"w": torch.tensor([1.0, 2.0])})
+    >>> begin = start({"w": torch.tensor([9.0, 9.0])}, found)
+    >>> begin.params["w"], begin.frozen["w"]
+    (tensor([1., 9.]), tensor([ True, False]))
     """
     inherit = (inherit,) if isinstance(inherit, str) else tuple(inherit)
     own = dict(fresh.named_parameters()) if isinstance(fresh, nn.Module) else fresh
@@ -157,8 +169,8 @@ def transfer(
         Type in which tensors with frozen entries are handed to ``losses``; the tensors
         that are trained keep their own.
     watch
-        As for :func:`sicore.training.train`; ``accuracy`` takes the place of ``evaluate``, and is the metric of
-        ``keep_best``, ``target`` and ``patience`` where none is named.
+        As for :func:`sicore.training.train`; its ``evaluate`` is given effective parameters, too. ``accuracy`` takes
+        its place, and is the metric of ``keep_best``, ``target`` and ``patience`` where none is named.
     settings
         Any further argument of :func:`sicore.training.train`.
 
@@ -166,7 +178,28 @@ def transfer(
     -------
     Trained
         Its ``params`` are effective ones: frozen entries have their pinned values.
+
+    Raises
+    ------
+    ValueError
+        Before training, for a setting out of range or starts of different architectures.
+
+    Examples
+    --------
+    Both weights are pulled to 5, and the first is frozen:
+
+    >>> begin = Start({"w": torch.tensor([1.0, 9.0])}, {"w": torch.tensor([True, False])})
+    >>> losses = lambda params, context, batch, step: (params["w"] - 5).square().sum(1)
+    >>> transfer(losses, [begin], lambda step, active: None, steps=400, lr=0.05).params["w"].round(decimals=1)
+    tensor([[1., 5.]])
     """
+    if not starts:
+        raise ValueError("starts is empty: there is nothing to train")
+    if dtype not in _BITS:
+        raise ValueError(f"dtype = {dtype}: expected one of {', '.join(map(str, _BITS))}")
+    watch = watch or Watch()
+    if accuracy is not None and watch.evaluate is not None:
+        raise ValueError("accuracy and watch.evaluate are two answers to what is measured: give one of them")
     params = stack([one.params for one in starts])
     frozen, context = {}, {}
     for name in sorted({name for one in starts for name in one.frozen}):
@@ -185,15 +218,18 @@ def transfer(
         }
         return losses({**free, **held}, context, batch, step)
 
-    def measure(free: Params, context: Params, step: int, active: Tensor) -> dict[str, Tensor]:
-        assert accuracy is not None
+    def measure(free: Params, context: Params, step: int, active: Tensor) -> Mapping[str, Tensor]:
+        if accuracy is None:
+            assert evaluate is not None
+            return evaluate(effective(free, active), context, step, active)
         value = accuracy(effective(free, active), active)
-        return dict(value) if isinstance(value, Mapping) else {"accuracy": value}
+        return value if isinstance(value, Mapping) else {"accuracy": value}
 
-    watch = watch or Watch()
-    if accuracy is not None:
-        follows = watch.keep_best or watch.target is not None or watch.patience is not None
-        watch = replace(watch, evaluate=measure, metric=watch.metric or ("accuracy" if follows else None))
+    evaluate = watch.evaluate
+    if accuracy is not None and (watch.keep_best or watch.target is not None or watch.patience is not None):
+        watch = replace(watch, metric=watch.metric or "accuracy")
+    if accuracy is not None or evaluate is not None:
+        watch = replace(watch, evaluate=measure)
     trained = train(objective, params, batches, context=context, watch=watch, **settings)
     everyone = torch.arange(len(starts), device=next(iter(params.values())).device)
     return Trained(effective(trained.params, everyone), trained.steps, trained.history, trained.diverged)

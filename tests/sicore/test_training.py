@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -7,9 +8,9 @@ from torch import nn
 
 from companion.arithmetic import task as ar
 from companion.arithmetic.gpt2 import Dropout, gpt2
+from sicore import Resume, Run, Watch, check_device, stack, train, vmapped
 from sicore.files import save_tensors
-from sicore.stacks import stack, vmapped
-from sicore.training import check_device, clip_, train
+from sicore.training import clip_
 
 NUMBERS = 12
 
@@ -27,7 +28,7 @@ def net(seed, n_layer=1):
 
 
 def train_gpt2(ids, *, dropout=0.0, n_layer=1, **settings):
-    settings = {"steps": 12, "lr": 1e-3, "weight_decay": 0.01, "clip": 0.5, "every": 4, **settings}
+    settings = {"steps": 12, "lr": 1e-3, "weight_decay": 0.01, "clip": 0.5, "watch": Watch(every=4), **settings}
     losses = ar.losses(n_head=2, dropout=Dropout(dropout, [900 + i for i in ids]))
     return train(losses, stack([net(i, n_layer) for i in ids]), pairs_batches(ids), **settings)
 
@@ -44,9 +45,9 @@ def pull(params, context, batch, step):
     return ((params["x"] - context["target"]) ** 2).sum(1)
 
 
-def toy(k=3, losses=pull, **settings):
+def toy(k=3, losses=pull, batches=lambda step, active: None, **settings):
     settings = {"steps": 10, "lr": 0.1, "context": {"target": TARGETS[:k]}, **settings}
-    return train(losses, {"x": torch.zeros(k, 2)}, lambda step, active: None, **settings)
+    return train(losses, {"x": torch.zeros(k, 2)}, batches, **settings)
 
 
 @pytest.mark.parametrize("all_positions", [False, True])
@@ -55,7 +56,8 @@ def test_stack_trains_what_plain_loops_over_hugging_face_models_train(all_positi
     data = pairs_batches(ids)
     stacked = train(
         ar.losses(n_head=2, all_positions=all_positions), stack([net(i, 2) for i in ids]), data,
-        steps=steps, lr=lr, betas=(0.9, 0.99), weight_decay=0.1, clip=0.7, linear_decay=True, every=1,
+        steps=steps, lr=lr, betas=(0.9, 0.99), weight_decay=0.1, clip=0.7, linear_decay=True,
+        watch=Watch(every=1),
     )  # fmt: skip
     for k in ids:
         model = net(k, 2)
@@ -86,7 +88,7 @@ def test_functional_path_agrees_with_the_stacked_path():
     template = net(0)
     losses = vmapped(template, lambda call, batch: F.cross_entropy(call(batch[0]).logits[:, -1], batch[1]))
     start, data = stack([net(i) for i in ids]), pairs_batches(ids)
-    settings = {"steps": 20, "lr": 1e-3, "weight_decay": 0.01, "clip": 0.5, "every": 1}
+    settings = {"steps": 20, "lr": 1e-3, "weight_decay": 0.01, "clip": 0.5, "watch": Watch(every=1)}
     one, other = train(losses, start, data, **settings), train(ar.losses(n_head=2), start, data, **settings)
     assert [r["loss"] for r in one.history] == pytest.approx([r["loss"] for r in other.history], abs=1e-5)
     for name in start:
@@ -139,7 +141,7 @@ def test_linear_decay_by_hand():
 
 def test_limit_ends_a_run_and_leaves_its_learning_rates_as_they_were():
     slope = lambda params, context, batch, step: params["x"].sum(1)  # noqa: E731
-    settings = {"steps": 4, "lr": 0.1, "linear_decay": True, "every": 3}
+    settings = {"steps": 4, "lr": 0.1, "linear_decay": True, "watch": Watch(every=3)}
     start = {"x": torch.zeros(2, 1)}
     short = train(slope, start, lambda s, a: None, limit=2, **settings)
     assert short.params["x"].flatten().tolist() == pytest.approx([-0.175] * 2, abs=1e-5)  # 0.1 * (1 + 3/4)
@@ -191,13 +193,14 @@ def distance(params, context, step, active):
 
 
 def test_models_stop_alone_with_the_parameters_of_a_single_run():
-    settings = {"steps": 60, "lr": 0.1, "every": 5, "evaluate": distance, "metric": "distance", "maximise": False}
-    together = toy(target=0.3, **settings)
+    watch = Watch(distance, every=5, metric="distance", maximise=False, target=0.3)
+    settings = {"steps": 60, "lr": 0.1, "watch": watch}
+    together = toy(**settings)
     assert together.steps == [20, 10, 35]
     for k in range(3):
         context = {"target": TARGETS[k : k + 1]}
         start = {"x": torch.zeros(1, 2)}
-        alone = train(pull, start, lambda s, a: None, target=0.3, context=context, **settings)
+        alone = train(pull, start, lambda s, a: None, context=context, **settings)
         plain = train(pull, start, lambda s, a: None, steps=together.steps[k], lr=0.1, context=context)
         assert alone.steps == [together.steps[k]]
         assert torch.equal(alone.params["x"][0], together.params["x"][k])
@@ -210,7 +213,7 @@ def test_stopped_gpt2_models_leave_the_others_bits_alone():
     evaluate = lambda params, context, step, active: {  # noqa: E731
         "score": torch.tensor([float(step >= scores.get(i, 99)) for i in active.tolist()])
     }
-    stopped = train_gpt2([0, 1, 2, 3], dropout=0.2, evaluate=evaluate, metric="score", target=1.0)
+    stopped = train_gpt2([0, 1, 2, 3], dropout=0.2, watch=Watch(evaluate, 4, metric="score", target=1.0))
     assert stopped.steps == [8, 12, 4, 12]
     for steps in (4, 8, 12):
         rows = [k for k in range(4) if stopped.steps[k] == steps]
@@ -224,8 +227,8 @@ def test_batches_and_evaluations_are_asked_only_for_models_that_still_train():
     def batches(step, active):
         seen.append(active.tolist())
 
-    settings = {"evaluate": evaluate, "every": 2, "metric": "score", "target": 1.0, "context": {"target": TARGETS}}
-    result = train(pull, {"x": torch.zeros(3, 2)}, batches, steps=4, lr=0.1, **settings)
+    watch, context = Watch(evaluate, 2, metric="score", target=1.0), {"target": TARGETS}
+    result = train(pull, {"x": torch.zeros(3, 2)}, batches, steps=4, lr=0.1, watch=watch, context=context)
     assert seen == [[0, 1, 2], [0, 1, 2], [0, 2], [0, 2]]
     assert result.steps == [4, 2, 4]
     assert [row["model"] for row in result.history] == [0, 1, 2, 0, 2]
@@ -239,29 +242,31 @@ def test_context_index_names_the_models_that_still_train():
         return pull(params, context, batch, step)
 
     evaluate = lambda params, context, step, active: {"score": (active == 0).float()}  # noqa: E731
-    toy(losses=losses, steps=2, every=1, evaluate=evaluate, metric="score", target=1.0)
+    toy(losses=losses, steps=2, watch=Watch(evaluate, 1, metric="score", target=1.0))
     assert seen == [[0, 1, 2], [1, 2]]
 
 
-def scripted(scores):
-    """Evaluation that returns scores[k][n] at the n-th evaluation."""
-    return lambda params, context, step, active: {
-        "score": torch.tensor([scores[k][step - 1] for k in active.tolist()]),
-        "entry": params["x"][:, 0].clone(),
-    }
+def scripted(scores, **settings):
+    """Watch every step, with an evaluation that returns scores[k][n] at the n-th step."""
+
+    def evaluate(params, context, step, active):
+        score = torch.tensor([scores[k][step - 1] for k in active.tolist()])
+        return {"score": score, "entry": params["x"][:, 0].clone()}
+
+    return Watch(evaluate, every=1, metric="score", **settings)
 
 
 def test_patience_counts_evaluations_without_improvement():
     scores = [[1, 2, 2, 2, 5, 6], [5, 4, 6, 5, 5, 5], [1, 2, 3, 4, 5, 6]]
-    result = toy(steps=6, every=1, evaluate=scripted(scores), metric="score", patience=2)
+    result = toy(steps=6, watch=scripted(scores, patience=2))
     assert result.steps == [4, 5, 6]
     low = [[-value for value in row] for row in scores]
-    assert toy(steps=6, every=1, evaluate=scripted(low), metric="score", patience=2, maximise=False).steps == [4, 5, 6]
+    assert toy(steps=6, watch=scripted(low, patience=2, maximise=False)).steps == [4, 5, 6]
 
 
 def test_best_evaluation_is_kept_and_the_first_of_equals_wins():
     scores = [[1, 3, 3, 2], [4, 3, 2, 1], [1, 2, 3, 4]]
-    result = toy(steps=4, every=1, evaluate=scripted(scores), metric="score", keep_best=True)
+    result = toy(steps=4, watch=scripted(scores, keep_best=True))
     entry = {(row["model"], row["step"]): row["entry"] for row in result.history}
     assert result.params["x"][:, 0].tolist() == [entry[0, 2], entry[1, 1], entry[2, 4]]
     assert result.steps == [4, 4, 4]
@@ -269,21 +274,21 @@ def test_best_evaluation_is_kept_and_the_first_of_equals_wins():
 
 def test_evaluation_that_is_no_number_is_never_the_best():
     scores = [[math.nan, 1, 2, math.nan], [1, math.nan, 0, 0], [math.nan, math.nan, math.nan, -5]]
-    result = toy(steps=4, every=1, evaluate=scripted(scores), metric="score", keep_best=True)
+    result = toy(steps=4, watch=scripted(scores, keep_best=True))
     entry = {(row["model"], row["step"]): row["entry"] for row in result.history}
     assert result.params["x"][:, 0].tolist() == [entry[0, 3], entry[1, 1], entry[2, 4]]
 
 
 def test_best_evaluation_is_kept_when_patience_ends():
     scores = [[1, 3, 2, 2, 9], [1, 2, 3, 4, 5], [9, 1, 1, 1, 1]]
-    result = toy(steps=5, every=1, evaluate=scripted(scores), metric="score", keep_best=True, patience=2)
+    result = toy(steps=5, watch=scripted(scores, keep_best=True, patience=2))
     entry = {(row["model"], row["step"]): row["entry"] for row in result.history}
     assert result.params["x"][:, 0].tolist() == [entry[0, 2], entry[1, 5], entry[2, 1]]
     assert result.steps == [4, 5, 3]
 
 
 def test_history_has_a_row_per_model_every_so_many_steps_and_at_the_end():
-    result = toy(k=2, steps=7, every=3, evaluate=distance)
+    result = toy(k=2, steps=7, watch=Watch(distance, every=3))
     assert [(row["model"], row["step"]) for row in result.history] == [(0, 3), (1, 3), (0, 6), (1, 6), (0, 7), (1, 7)]
     assert all(set(row) == {"model", "step", "loss", "distance"} for row in result.history)
 
@@ -304,19 +309,17 @@ def interrupted(data, at):
     return batches
 
 
-def checkpointed(path, at=None, ids=(0, 1, 2), **settings):
+def checkpointed(path, at=None, ids=(0, 1, 2), progress=None):
     scores = {0: 4}
     evaluate = lambda params, context, step, active: {  # noqa: E731
         "score": torch.tensor([float(step >= scores.get(i, 99)) + 0.01 * (step == 6) for i in active.tolist()])
     }
     losses = ar.losses(n_head=2, dropout=Dropout(0.2, list(ids)))
-    settings = {
-        "steps": 12, "lr": 1e-3, "weight_decay": 0.01, "clip": 0.5, "every": 2, "evaluate": evaluate,
-        "metric": "score", "target": 1.0, "keep_best": True, "linear_decay": True, "checkpoint_seconds": 0.0,
-        **settings,
-    }  # fmt: skip
-    data = pairs_batches(list(ids))
-    return train(losses, stack([net(i) for i in ids]), interrupted(data, at), checkpoint=path, **settings)
+    return train(
+        losses, stack([net(i) for i in ids]), interrupted(pairs_batches(list(ids)), at), steps=12, lr=1e-3,
+        weight_decay=0.01, clip=0.5, linear_decay=True, resume=Resume(path, 0.0, progress),
+        watch=Watch(evaluate, 2, metric="score", target=1.0, keep_best=True),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("at", [1, 5, 9, 11])
@@ -355,15 +358,8 @@ def test_unusable_checkpoint_is_ignored(tmp_path, damage):
     elif damage == "foreign":
         save_tensors(path, {"w": torch.ones(2)}, {"kind": "subnetwork"})
     else:
-        settings = {
-            "steps": 9,
-            "lr": 0.1,
-            "context": {"target": TARGETS},
-            "checkpoint": path,
-            "checkpoint_seconds": 0.0,
-        }
         with pytest.raises(Killed):
-            train(pull, {"x": torch.zeros(3, 2)}, interrupted(lambda s, a: None, 5), **settings)
+            toy(batches=interrupted(lambda s, a: None, 5), steps=9, resume=Resume(path, 0.0))
     assert same(checkpointed(path).params, checkpointed(None).params)
     assert not path.exists()
 
@@ -381,7 +377,7 @@ def test_checkpoint_of_a_stack_of_another_size_is_ignored(tmp_path, ids, at):
 
 def test_checkpoint_of_other_shapes_is_ignored(tmp_path):
     path = tmp_path / "run.checkpoint"
-    settings = {"steps": 4, "lr": 0.1, "checkpoint": path, "checkpoint_seconds": 0.0}
+    settings = {"steps": 4, "lr": 0.1, "resume": Resume(path, 0.0)}
     losses = lambda params, context, batch, step: params["x"].square().flatten(1).sum(1)  # noqa: E731
     with pytest.raises(Killed):
         train(losses, {"x": torch.ones(2, 3)}, interrupted(lambda s, a: None, 2), **settings)
@@ -394,18 +390,10 @@ def test_values_that_are_not_finite_pass_through_a_checkpoint(tmp_path, metric):
     nowhere = lambda params, context, step, active: {  # noqa: E731
         "score": torch.tensor([math.nan, -math.inf, 1.0])[active]
     }
-    settings = {
-        "steps": 4,
-        "lr": 0.1,
-        "every": 1,
-        "evaluate": nowhere,
-        "metric": metric,
-        "context": {"target": TARGETS},
-    }
-    settings |= {"checkpoint": tmp_path / "c", "checkpoint_seconds": 0.0}
+    settings = {"steps": 4, "watch": Watch(nowhere, 1, metric=metric), "resume": Resume(tmp_path / "c", 0.0)}
     with pytest.raises(Killed):
-        train(pull, {"x": torch.zeros(3, 2)}, interrupted(lambda s, a: None, 2), **settings)
-    result = train(pull, {"x": torch.zeros(3, 2)}, lambda s, a: None, **settings)
+        toy(batches=interrupted(lambda s, a: None, 2), **settings)
+    result = toy(**settings)
     scores = [row["score"] for row in result.history]
     assert [math.isnan(score) for score in scores] == [True, False, False] * 4
     assert scores[1::3] == [-math.inf] * 4
@@ -431,7 +419,7 @@ def test_loss_that_is_not_finite_names_the_model_by_its_place_in_the_whole_stack
         return pull(params, context, batch, step) / (1.0 if step < 2 else 0.0)
 
     with pytest.raises(FloatingPointError, match=r"model 1, 2 .*step 2"):
-        toy(losses=losses, evaluate=evaluate, every=1, metric="score", target=1.0)
+        toy(losses=losses, watch=Watch(evaluate, 1, metric="score", target=1.0))
 
 
 def explodes(params, context, batch, step):
@@ -442,28 +430,26 @@ def explodes(params, context, batch, step):
 
 @pytest.mark.parametrize("every", [1, 2, 10])
 def test_a_model_that_diverges_leaves_the_stack_and_changes_no_other(every):
-    found = toy(losses=explodes, keep_going=True, every=every)
+    found = toy(losses=explodes, run=Run(keep_going=True), watch=Watch(every=every))
     assert found.diverged == {1: 5}
     assert found.steps == [10, 5, 10]
     assert all(row["step"] <= 4 for row in found.history if row["model"] == 1)
-    expected = toy(every=every)
+    expected = toy(watch=Watch(every=every))
     for k in (0, 2):
         assert torch.equal(found.params["x"][k], expected.params["x"][k])
     assert [row for row in found.history if row["model"] != 1] == [row for row in expected.history if row["model"] != 1]
 
 
 def test_a_stack_in_which_all_diverge_ends():
-    found = toy(losses=lambda params, *rest: pull(params, *rest) * math.nan, keep_going=True)
+    found = toy(losses=lambda params, *rest: pull(params, *rest) * math.nan, run=Run(keep_going=True))
     assert (found.diverged, found.steps, found.history) == ({0: 1, 1: 1, 2: 1}, [1, 1, 1], [])
 
 
 def test_a_resumed_run_knows_what_had_diverged(tmp_path):
-    settings = {"checkpoint": tmp_path / "c", "checkpoint_seconds": 0, "keep_going": True, "every": 2}
-    settings |= {"steps": 10, "lr": 0.1, "context": {"target": TARGETS}}
+    settings = {"losses": explodes, "run": Run(keep_going=True), "watch": Watch(every=2)}
     with pytest.raises(Killed):
-        train(explodes, {"x": torch.zeros(3, 2)}, interrupted(lambda s, a: None, 7), **settings)
-    found = train(explodes, {"x": torch.zeros(3, 2)}, lambda s, a: None, **settings)
-    whole = toy(losses=explodes, keep_going=True, every=2)
+        toy(batches=interrupted(lambda s, a: None, 7), resume=Resume(tmp_path / "c", 0), **settings)
+    found, whole = toy(resume=Resume(tmp_path / "c", 0), **settings), toy(**settings)
     assert (found.diverged, found.steps, found.history) == (whole.diverged, whole.steps, whole.history)
     assert torch.equal(found.params["x"][[0, 2]], whole.params["x"][[0, 2]])
 
@@ -474,13 +460,13 @@ def test_parameters_that_are_not_finite_in_the_end_are_an_error():
 
     with pytest.raises(FloatingPointError, match="'x' of model 0"):
         toy(k=1, losses=losses, steps=1)
-    assert toy(k=1, losses=losses, steps=1, keep_going=True).diverged == {0: 1}
+    assert toy(k=1, losses=losses, steps=1, run=Run(keep_going=True)).diverged == {0: 1}
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("steps", 0), ("steps", 1.5), ("steps", True), ("every", 0), ("lr", 0), ("lr", -1.0), ("lr", math.inf),
+        ("steps", 0), ("steps", 1.5), ("steps", True), ("lr", 0), ("lr", -1.0), ("lr", math.inf),
         ("lr", math.nan), ("clip", 0), ("clip", -1.0), ("weight_decay", -0.1), ("weight_decay", math.nan),
     ],
 )  # fmt: skip
@@ -491,20 +477,34 @@ def test_setting_out_of_range_is_named_before_training(name, value):
     assert calls == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (Watch, "every", 0), (Watch, "every", 2.0), (Watch, "every", True), (Watch, "patience", 0),
+        (Watch, "patience", 1.5), (Watch, "target", math.nan), (Resume, "seconds", -1.0),
+        (Resume, "seconds", math.nan), (Resume, "progress", True), (Run, "pieces", 0), (Run, "pieces", True),
+        (Run, "streams", [0]),
+    ],
+)  # fmt: skip
+def test_what_is_watched_resumed_and_run_refuses_bad_values_by_name(kind, name, value):
+    with pytest.raises(ValueError, match=f"^{name} = {re.escape(repr(value))}: expected"):
+        kind(**{name: value})
+
+
 @pytest.mark.parametrize("settings", [{"target": 1.0}, {"patience": 2}, {"keep_best": True}])
 def test_stopping_without_metric_is_an_error(settings):
     with pytest.raises(ValueError, match="need metric"):
-        toy(**settings)
+        toy(watch=Watch(distance, **settings))
 
 
 def test_metric_without_evaluate_is_an_error():
     with pytest.raises(ValueError, match="'distance' needs evaluate"):
-        toy(metric="distance")
+        toy(watch=Watch(metric="distance"))
 
 
 def test_metric_that_is_not_measured_lists_what_is():
     with pytest.raises(ValueError, match=r"'acuracy' is not measured.*distance"):
-        toy(metric="acuracy", evaluate=distance)
+        toy(watch=Watch(distance, metric="acuracy"))
 
 
 def test_nothing_to_train_is_an_error():
@@ -533,29 +533,9 @@ def test_cpu_is_there():
     assert check_device("cpu") == torch.device("cpu")
 
 
-def test_batchnorm_in_training_mode_is_refused_and_in_evaluation_mode_runs(rng):
-    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    loss = lambda call, batch: call(batch).square().mean()  # noqa: E731
-    with pytest.raises(ValueError, match=r"'1' is a BatchNorm in training mode"):
-        vmapped(model, loss)
-    model.eval()
-    statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    start = stack([model, model])
-    result = train(vmapped(model, loss), start, lambda s, a: torch.randn(len(a), 4, 2), steps=3, lr=0.1)
-    assert not torch.equal(result.params["0.weight"], start["0.weight"])
-    assert all(torch.equal(buffer, statistics[name]) for name, buffer in model.named_buffers())
-
-
-def test_functional_path_draws_dropout_for_every_model_by_itself():
-    losses = vmapped(nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5)), lambda call, batch: call(batch).sum())
-    params = {"0.weight": torch.ones(2, 1, 1), "0.bias": torch.zeros(2, 1)}
-    torch.manual_seed(0)
-    values = losses(params, {}, torch.ones(2, 200, 1), 0)
-    assert float(values[0]) != float(values[1])
-
-
 def test_progress_counts_the_models_of_every_step():
     told = []
     evaluate = lambda params, context, step, active: {"score": (active == 1).float()}  # noqa: E731
-    toy(steps=4, every=2, evaluate=evaluate, metric="score", target=1.0, progress=told.append)
+    watch = Watch(evaluate, 2, metric="score", target=1.0)
+    toy(steps=4, watch=watch, resume=Resume(progress=told.append))
     assert told == [0, 3, 3, 2, 2]

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from sicore import Subnetwork
 from sicore.files import save_tensors
-from sicore.subnetwork import Subnetwork
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.arange(4.0) + 10, "bias": torch.tensor([1.0, 2.0])}
 A = {"a": torch.tensor([[True, True, False], [False, False, True]]), "b": torch.tensor([False, False, False, True])}
@@ -33,9 +33,10 @@ def test_size_total_density_by_hand(first, second):
 
 
 def test_table_by_hand(first):
-    table = first.table()
-    assert list(table.columns) == ["parameter", "size", "total", "density"]
-    assert table.values.tolist() == [["a", 3, 6, 0.5], ["b", 1, 4, 0.25]]
+    assert first.table() == [
+        {"parameter": "a", "size": 3, "total": 6, "density": 0.5},
+        {"parameter": "b", "size": 1, "total": 4, "density": 0.25},
+    ]
 
 
 def test_empty_dictionary_of_masks_is_an_error():
@@ -142,16 +143,17 @@ def test_equality_compares_masks_and_weights(first):
 
 
 def test_overlap_by_hand(first, second):
-    table = first.overlap(second).set_index("parameter")
-    assert table.loc["a", ["both", "either", "by_chance", "jaccard"]].tolist() == [2, 4, 3 * 3 / 6, 0.5]
-    assert table.loc["b", ["both", "either", "by_chance", "jaccard"]].tolist() == [0, 1, 0.0, 0.0]
-    assert table.loc["all", ["both", "either", "by_chance", "jaccard"]].tolist() == [2, 5, 1.5, 0.4]
+    assert first.overlap(second) == [
+        {"parameter": "a", "both": 2, "either": 4, "by_chance": 3 * 3 / 6, "jaccard": 0.5},
+        {"parameter": "b", "both": 0, "either": 1, "by_chance": 0.0, "jaccard": 0.0},
+        {"parameter": "all", "both": 2, "either": 5, "by_chance": 1.5, "jaccard": 0.4},
+    ]
 
 
 def test_overlap_of_two_empty_tensors_is_complete(second):
-    table = second.overlap(second).set_index("parameter")
-    assert table.loc["b", "jaccard"] == 1.0
-    assert table.loc["all", "both"] == second.size
+    _, b, whole = second.overlap(second)
+    assert (b["parameter"], b["jaccard"]) == ("b", 1.0)
+    assert (whole["parameter"], whole["both"]) == ("all", second.size)
 
 
 def test_overlap_of_random_masks_agrees_with_chance(rng):
@@ -159,8 +161,8 @@ def test_overlap_of_random_masks_agrees_with_chance(rng):
     mask[:1000] = True
     sub = Subnetwork({"w": mask}, {"w": torch.zeros(4000)})
     shared = [sub.random(rng).overlap(sub.random(rng)) for _ in range(40)]
-    mean = sum(int(table.both.iloc[0]) for table in shared) / 40
-    assert shared[0].by_chance.iloc[0] == 250
+    mean = sum(rows[0]["both"] for rows in shared) / 40
+    assert shared[0][0]["by_chance"] == 250
     assert abs(mean - 250) < 10  # standard error about 2
 
 
@@ -168,7 +170,7 @@ def test_overlap_of_random_masks_agrees_with_chance(rng):
 def test_random_control_has_the_size_of_every_layer(rng, outside):
     sub = random_pair(rng)[0]
     control = sub.random(rng, outside=outside)
-    assert control.table().equals(sub.table())
+    assert control.table() == sub.table()
     assert control != sub
 
 
@@ -185,13 +187,21 @@ def test_random_control_over_the_whole_has_the_same_size_but_other_layers(rng, o
 def test_control_outside_is_disjoint(rng, per_layer):
     for _ in range(10):
         sub = random_pair(rng)[0]
-        if sub.table().density.max() <= 0.5:
+        if max(row["density"] for row in sub.table()) <= 0.5:
             assert (sub & sub.random(rng, per_layer=per_layer, outside=True)).size == 0
 
 
 def test_control_outside_of_exactly_half_is_the_complement(rng):
     sub = Subnetwork({"w": torch.arange(8) < 4}, {"w": torch.zeros(8)})
     assert sub.random(rng, outside=True) == ~sub
+
+
+def test_complement_of_a_random_control_is_random_and_of_the_complements_size(rng):
+    """The paper's released controls keep what a draw of the same size leaves."""
+    sub = random_pair(rng)[0]
+    released = ~sub.random(torch.Generator().manual_seed(1), outside=True)
+    assert released & sub == sub
+    assert [row["size"] for row in released.table()] == [row["total"] - row["size"] for row in sub.table()]
 
 
 def test_control_is_determined_by_its_generator(rng):

@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from sicore.seeding import derive, generator, seeded
+from sicore import derive, generator, seeded
 
 
 def test_derived_seeds_differ_between_seeds_and_purposes_and_fit_63_bits():

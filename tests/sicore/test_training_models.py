@@ -1,14 +1,11 @@
 """Training stacks of any model: copies one after the other, BatchNorm, gradient descent with momentum."""
 
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sicore.stacks import looped, stack, state_of, vmapped
-from sicore.training import train
+from sicore import Resume, Run, Watch, looped, stack, state_of, train, vmapped
 
 
 def convnet(seed: int) -> nn.Module:
@@ -34,10 +31,10 @@ def cross_entropy(call, batch):
     return F.cross_entropy(call(batch[0]), batch[1])
 
 
-SETTINGS = {"steps": 8, "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-2, "every": 4}
+SETTINGS = {"steps": 8, "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-2, "watch": Watch(every=4)}
 
 
-def run(ids=(0, 1, 2), batches=None, **settings):
+def descend(ids=(0, 1, 2), batches=None, **settings):
     model = convnet(99).train()
     return train(
         looped(model, cross_entropy), stack([state_of(convnet(i)) for i in ids]), batches or pictures(),
@@ -46,7 +43,7 @@ def run(ids=(0, 1, 2), batches=None, **settings):
 
 
 def test_copies_with_batchnorm_train_as_plain_loops_do():
-    trained, data = run(), pictures()
+    trained, data = descend(), pictures()
     for k in range(3):
         model = convnet(k).train()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-2)
@@ -61,9 +58,9 @@ def test_copies_with_batchnorm_train_as_plain_loops_do():
 
 
 def test_a_stack_of_three_is_three_single_runs_bit_for_bit():
-    together, data = run(), pictures()
+    together, data = descend(), pictures()
     for k in range(3):
-        alone = run((k,), lambda step, active, k=k: tuple(part[k : k + 1] for part in data(step, torch.arange(3))))
+        alone = descend((k,), lambda step, active, k=k: tuple(part[k : k + 1] for part in data(step, torch.arange(3))))
         assert all(torch.equal(together.params[name][k], tensor[0]) for name, tensor in alone.params.items())
 
 
@@ -84,24 +81,9 @@ def test_in_evaluation_mode_the_statistics_stay_and_are_used():
 
 def test_weight_decay_does_not_touch_running_statistics():
     for settings in ({}, {"momentum": None}):
-        gone, kept = (run(weight_decay=decay, lr=1e-9, **settings).params for decay in (0.5, 0.0))
+        gone, kept = (descend(weight_decay=decay, lr=1e-9, **settings).params for decay in (0.5, 0.0))
         assert torch.allclose(gone["1.running_var"], kept["1.running_var"], rtol=1e-4)
         assert gone["1.running_var"].abs().min() > 0
-
-
-def test_looped_is_vmapped():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
-    params = stack([state_of(copy.deepcopy(model)) for _ in range(2)])
-    params["0.weight"][1] += 0.1
-    batch = {"x": torch.randn(2, 5, 4), "y": [torch.randn(2, 5, 2)]}
-
-    def loss(call, batch):
-        return F.mse_loss(call(batch["x"]), batch["y"][0])
-
-    one, other = (make(model, loss)(params, {}, batch, 0) for make in (looped, vmapped))
-    assert one.shape == (2,)
-    assert torch.allclose(one, other)
 
 
 def test_momentum_by_hand():
@@ -125,7 +107,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("momentum", [0.9, None])
 def test_a_resumed_run_has_the_same_bits_statistics_included(tmp_path, momentum):
     path, data = tmp_path / "x.checkpoint", pictures()
-    settings = {"momentum": momentum, "linear_decay": True, "checkpoint": path, "checkpoint_seconds": 0.0}
+    settings = {"momentum": momentum, "linear_decay": True, "resume": Resume(path, seconds=0.0)}
 
     def broken(step, active):
         if step == 5:
@@ -133,7 +115,7 @@ def test_a_resumed_run_has_the_same_bits_statistics_included(tmp_path, momentum)
         return data(step, active)
 
     with pytest.raises(Killed):
-        run(batches=broken, **settings)
+        descend(batches=broken, **settings)
     assert path.is_file()
     began = []
 
@@ -141,7 +123,7 @@ def test_a_resumed_run_has_the_same_bits_statistics_included(tmp_path, momentum)
         began.append(step)
         return data(step, active)
 
-    resumed, whole = run(batches=rest, **settings), run(momentum=momentum, linear_decay=True)
+    resumed, whole = descend(batches=rest, **settings), descend(momentum=momentum, linear_decay=True)
     assert began == [5, 6, 7]
     assert all(torch.equal(tensor, whole.params[name]) for name, tensor in resumed.params.items())
     assert resumed.history == whole.history
@@ -151,7 +133,26 @@ def test_models_that_stop_take_their_statistics_with_them():
     def evaluate(params, context, step, active):
         return {"score": torch.tensor([float(step >= 4 and k == 1) for k in active.tolist()])}
 
-    stopped = run(evaluate=evaluate, metric="score", target=1.0)
+    stopped = descend(watch=Watch(evaluate, every=4, metric="score", target=1.0))
     assert stopped.steps == [8, 4, 8]
-    short = run(steps=4)
+    short = descend(steps=4)
     assert all(torch.equal(tensor[1], short.params[name][1]) for name, tensor in stopped.params.items())
+
+
+@pytest.mark.parametrize("momentum", [0.9, None])
+def test_pieces_of_a_batch_add_up_to_it(momentum):
+    # Without BatchNorm in training mode, which would see every piece by itself.
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 2))
+    x, y = torch.randn(3, 12, 4), torch.randn(3, 12, 2)
+    losses = vmapped(model, lambda call, batch: F.mse_loss(call(batch["x"]), batch["y"][0]))
+    settings = {"steps": 5, "lr": 0.05, "momentum": momentum, "watch": Watch(every=1)}
+    whole, cut = (
+        train(losses, stack([model] * 3), lambda s, a: {"x": x, "y": (y,)}, run=Run(pieces=pieces), **settings)
+        for pieces in (1, 4)
+    )
+    assert [row["loss"] for row in cut.history] == pytest.approx([row["loss"] for row in whole.history], rel=1e-5)
+    for name, tensor in whole.params.items():
+        torch.testing.assert_close(cut.params[name], tensor, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="pieces = 5 does not divide a batch of 12"):
+        train(losses, stack([model] * 3), lambda s, a: {"x": x, "y": (y,)}, run=Run(pieces=5), **settings)
