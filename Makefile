@@ -5,19 +5,19 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 CHROMIUM := chromium chromium-browser google-chrome google-chrome-stable
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: book site paper test setup browser lint format benchmark faults smoke clean
+.PHONY: book site paper test setup browser lint format benchmark faults clean
 
 book: setup ## run the experiments at the quick scale, then build the book into _build/html
 	$(BIN)/python -m companion run --if-changed -f params/quick.yaml -o book/runs $(NOTEBOOKS)
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
-site: setup ## the book from the committed results, as it is published, and a zip of it, into _build/site: runs nothing
+site: setup ## the book from the committed results, as it is published, and a zip of it, into _build/site: trains nothing
 	$(BIN)/python workflow/pages.py
 	$(BIN)/jupyter-book build . -W -n --keep-going
 	$(BIN)/python workflow/website.py $(if $(VERSIONS),--versions $(VERSIONS))
 
-paper: setup ## the experiments at the paper's scale; stop and start it as you like
-	$(BIN)/python -m companion sweep params/sweep.yaml $(SWEEP)
+paper: setup ## the experiments at the paper's scale, into runs/paper; stop and start it as you like (book/cluster.md)
+	$(BIN)/python -m snakemake --profile workflow/profiles/local $(ARGS) --config runs=params/runs.yaml $(CONFIG)
 
 test: setup lint browser ## formatter, linter, types, tests, and every notebook at the smoke scale
 	$(BIN)/python -m companion run --if-changed -f params/smoke.yaml $(NOTEBOOKS)
@@ -42,7 +42,7 @@ benchmark: setup ## training steps and mean pooling beside plain loops, on an ot
 
 faults: setup ## kill experiments at random moments, break their disks, and read 10,000 odd files of each format: hours
 	$(BIN)/python benchmarks/faults.py --kills 50 --write
-	$(BIN)/python tests/test_fuzz.py --examples 10000 --write
+	$(BIN)/python tests/lab/test_fuzz.py --examples 10000 --write
 
 browser: setup # the tests look at the book in a Chromium; without one they skip that, but not where CI is set
 	@for name in $(CHROMIUM); do command -v $$name && exit; done; \
@@ -59,4 +59,4 @@ setup: .venv/ready
 	touch $@
 
 clean: ## remove what was built; the store of trained models stays
-	rm -rf _build book/runs runs results/smoke .workflow .snakemake
+	rm -rf _build book/runs runs .snakemake

@@ -12,6 +12,7 @@ Needs Linux; the trials of a full, a read-only and a vanished disk need the righ
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import random
@@ -42,34 +43,24 @@ def given(parameters: dict[str, str]) -> list[str]:
     return [word for pair in parameters.items() for word in ("-p", *pair)]
 
 
-# The commands that are killed; the last is a list of runs. All stages of both chains, shorter than at the smoke scale.
+# The commands that are killed. All stages of both chains, shorter than at the smoke scale.
 ARITHMETIC = {
     "seeds": "[0]", "conditions": "[subnetwork, sampled_as_described, random_initialisation]",
     "n_disambiguation": "[200]", "discovery_steps": "100",
 }  # fmt: skip
 VISION = {"vision_seeds": "[0]", "table_rows": "[scratch, subnetwork, sampled]"}
 COMMANDS = {
-    "arithmetic": ["sicore", "run", "notebooks/03_transfer.ipynb", *given(ARITHMETIC)],
-    "vision": ["sicore", "run", "notebooks/10_shape_transfer.ipynb", *given(VISION)],
-    "sweep": ["sicore", "sweep", "sweep.yaml"],
-    "workflow": ["snakemake", "--profile", "workflow/profiles/local", "--cores", "2", "--config", "sweep=jobs.yaml"],
+    "arithmetic": ["companion", "run", "notebooks/03_transfer.ipynb", *given(ARITHMETIC)],
+    "vision": ["companion", "run", "notebooks/10_shape_transfer.ipynb", *given(VISION)],
+    "workflow": ["snakemake", "--profile", "workflow/profiles/local", "--config", "runs=list.yaml"],
 }
-SWEEPS = {
-    "sweep.yaml": f"""
+LIST = f"""
 runs:
   - {{name: base, notebook: notebooks/01_base_model.ipynb, parameters: {{seeds: [0]}}}}
   - name: transfer
     notebook: notebooks/03_transfer.ipynb
     parameters: {{{", ".join(f"{name}: {value}" for name, value in ARITHMETIC.items())}}}
-""",
-    "jobs.yaml": """
-runs:
-  - name: depths
-    notebook: notebooks/04_depths.ipynb
-    parameters:
-      {n_layers: [1], few_seeds: [0, 1], n_disambiguation: [200], discovery_steps: 100, depth_starts: [subnetwork]}
-""",
-}
+"""
 
 # Checkpoints every fifth of a second instead of every minute: these experiments are short.
 OFTEN = """
@@ -84,7 +75,7 @@ class Often(importlib.abc.MetaPathFinder):
         plain = spec.loader.exec_module
         def load(module):
             plain(module)
-            module.train.__kwdefaults__["checkpoint_seconds"] = 0.2
+            module.Resume.__init__.__defaults__ = (None, 0.2, None)
         spec.loader.exec_module = load
         return spec
 
@@ -93,7 +84,7 @@ sys.meta_path.insert(0, Often())
 
 EIGHT = """
 import os, sys
-from sicore import experiments as ex
+from companion.arithmetic import stages as ex
 from companion.lab.make import Machine
 
 machine = Machine.open(store=sys.argv[1], workers=1, stack=3)
@@ -138,19 +129,19 @@ class Place:
             (self.home / "notebooks").symlink_to(PROJECT / "notebooks")
             (self.home / "results").mkdir()
             (self.home / "results" / "published").symlink_to(PROJECT / "results" / "published")
-            for name, text in SWEEPS.items():
-                (self.home / name).write_text(text)
-            if self.command == "workflow":  # Snakemake has its folder and its lock where it is started
+            if self.command == "workflow":
+                (self.home / "list.yaml").write_text(LIST)
                 shutil.copytree(PROJECT / "workflow", self.home / "workflow")
                 (self.home / "_toc.yml").touch()
         words = list(COMMANDS[self.command])
         if self.shelf:
             words += ["-p", "store", str(self.shelf)]
         paths = [str(self.home.parent / "often"), str(PROJECT), os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {"SICORE_HOME": str(self.home), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        environment = os.environ | {
+            "COMPANION_HOME": str(self.home),
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        }
         command, log = [sys.executable, "-m", *words], (self.home / "log").open("a")
-        if (self.home / ".snakemake").exists():  # as its message says
-            subprocess.run([*command, "--unlock"], env=environment, cwd=self.home, stdout=log, stderr=log, check=True)
         return subprocess.Popen(
             command, env=environment, cwd=self.home, start_new_session=True, text=True, stdout=subprocess.DEVNULL,
             stderr=log,
@@ -169,9 +160,10 @@ class Place:
     def tables(self) -> dict[str, str]:
         """Every result table, without the columns that hold durations."""
         found = {}
-        for path in sorted(self.home.glob("results/smoke/*.csv")):
-            cells = pd.read_csv(path, dtype=str, keep_default_na=False)
-            found[path.name] = cells[[name for name in cells if "seconds" not in name]].to_csv(index=False)
+        for name in results.names("smoke", root=self.home / "runs"):
+            text = results.text(name, "smoke", root=self.home / "runs")
+            cells = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+            found[name] = cells[[column for column in cells if "seconds" not in column]].to_csv(index=False)
         return found
 
     def count(self, pattern: str) -> int:
@@ -187,7 +179,7 @@ class Place:
             return 0
         wrong = sum(1 for _, problem in store.verify(self.store) if problem)
         for copy in self.home.glob("runs/**/*.ipynb"):
-            wrong += "sicore" not in json.loads(copy.read_text())["metadata"]
+            wrong += "companion" not in json.loads(copy.read_text())["metadata"]
         return wrong
 
     def held(self) -> int:
@@ -267,7 +259,7 @@ def kills(work: Path, count: int, seed: int, keep: Callable[[pd.DataFrame], None
         row["left running"] = len(psutil.wait_procs(others, timeout=30)[1])
         row["locks held"] += place.held()
         row["damaged"] += place.damaged() + sum(
-            file.state in ("damaged", "outdated") for file in store.contents(place.store)
+            file.state in ("damaged", "older") for file in store.contents(place.store)
         )
         row["equal"] = place.tables() == tables
         rows.append(row)
@@ -393,7 +385,7 @@ def main() -> None:
     def keep(**more: pd.DataFrame) -> None:
         tables.update(more)
         for name, table in more.items() if given.write else ():
-            results.write(name, "benchmark", table, parameters=vars(given), began=began)
+            results.write_benchmark(name, table, parameters=vars(given), began=began)
 
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         work = Path(folder)

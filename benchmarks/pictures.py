@@ -81,7 +81,7 @@ def main() -> None:
     print(table.to_string(index=False), f"\nlargest difference: {worst} grey levels")
     if given.write:
         parameters = vars(given) | {"largest_difference": worst}
-        results.write("pictures", "benchmark", table, parameters=parameters, began=start)
+        results.write_benchmark("pictures", table, parameters=parameters, began=start)
 
 
 if __name__ == "__main__":

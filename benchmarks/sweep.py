@@ -19,9 +19,9 @@ import pandas as pd
 import torch
 from step import BATCH, Stage, matmul_rate, operations
 
-from companion.arithmetic.stages import MAIN_CONDITIONS, Machine
+from companion.arithmetic.starts import MAIN
 from companion.lab import tables as results
-from companion.lab.make import DTYPES
+from companion.lab.make import DTYPES, Machine
 from sicore.training import keep_freed_memory
 
 COUNTS = [0, 10, 16, 25, 40, 64, 100, 160, 250, 400, 640, 1000, 1600, 2500, 4000, 6400, 10000]
@@ -34,7 +34,7 @@ def sweep_steps(counts: list[int] = COUNTS) -> int:
 
 
 def count_operations() -> pd.DataFrame:
-    """Matrix products of the transfers of params/sweep.yaml: all depths, starts and seeds.
+    """Matrix products of the transfers of params/runs.yaml: all depths, starts and seeds.
 
     The loss is on every token; a model reads three, a, b and the sign (:func:`step.operations`). Bytes:
     what AdamW has to move for every weight and step, reading weight, gradient and both
@@ -45,7 +45,7 @@ def count_operations() -> pd.DataFrame:
     for n_layer in (2, 4, 6, 8, 10, 12):
         seeds = 5 if n_layer == 12 else 3
         weights = 12 * n_layer * width**2 + vocabulary * width
-        steps = sweep_steps() * len(MAIN_CONDITIONS) * seeds
+        steps = sweep_steps() * len(MAIN) * seeds
         products = operations(n_layer, width, numbers=vocabulary - 1, all_positions=True) * steps / 1e15
         bytes_moved = 28 * weights * steps / 1e15
         rows.append((str(n_layer), seeds, steps, products, bytes_moved))
@@ -66,7 +66,7 @@ def main() -> None:
     if given.count:
         print(count_operations().to_string(index=False))
         if given.write:
-            results.write("operations", "benchmark", count_operations(), parameters=vars(given))
+            results.write_benchmark("operations", count_operations(), parameters=vars(given))
         return
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -76,7 +76,7 @@ def main() -> None:
     types = {name: DTYPES[name] for name in map(Machine.open().dtype, DTYPES)}
     rate = {name: matmul_rate(dtype) for name, dtype in types.items()}
     gflops = {name: round(value / 1e9) for name, value in rate.items()}
-    total = sweep_steps() * len(MAIN_CONDITIONS)
+    total = sweep_steps() * len(MAIN)
     print(f"{total:,} steps a seed and depth; one thread, matmul rate in GFLOP/s: {gflops}")
     for n_layer in given.layers:
         stage = Stage("transfer", n_layer, given.stack, numbers=1000, all_positions=True)
@@ -105,7 +105,7 @@ def main() -> None:
     ]  # fmt: skip
     if given.write:
         parameters = vars(given) | {"gflops": gflops, "steps_a_sweep": total}
-        results.write("sweep", "benchmark", pd.DataFrame(rows, columns=columns), parameters=parameters, began=start)
+        results.write_benchmark("sweep", pd.DataFrame(rows, columns=columns), parameters=parameters, began=start)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,11 @@ from companion.lab import tables as results
 from companion.lab.make import Machine
 from companion.vision import classifiers, pictures
 from companion.vision import stages as ve
+from companion.vision.specs import Base
 from sicore.files import canonical_json
 from sicore.masking import maskable
 from sicore.stacks import stack, state_of
-from sicore.training import keep_freed_memory, train
+from sicore.training import Run, Watch, keep_freed_memory, train
 from sicore.transfer import Start, transfer
 
 MODEL = {"resnet": {"width": 16, "stem": 5, "stride": 2}}
@@ -66,15 +67,15 @@ def main() -> None:
         "seed": 0,
     }
     known = pictures.pictures(data, "training")
-    base = {"data": data, "model": MODEL, "dtype": "float32"}
-    model = ve._headed_model(base).to(device)
-    call = ve._Call(ve._headed_model(base), base, Machine.open(device=given.device))
+    base = Base(data=data, model=MODEL)
+    model = base.headed().to(device)
+    call = ve.Call(base.headed(), base, Machine.open(device=given.device))
     losses = call.losses(training=True)
     begin = {name: tensor.to(device) for name, tensor in state_of(model).items()}
     held = {name: torch.rand(begin[name].shape, device=device) < 0.25 for name in maskable(model)}
     shelf = Shelf(known.take(torch.arange(len(known)), None), known.labels)
     order = torch.Generator().manual_seed(0)
-    settings = {"steps": given.steps, "lr": 1e-3, "every": given.steps, "capture": False}
+    watch, run = Watch(every=given.steps), Run(capture=False)
 
     def plain() -> None:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -88,9 +89,9 @@ def main() -> None:
 
     ways: dict[str, Callable[[], object]] = {
         "plain loop with a DataLoader": plain,
-        "training": lambda: train(losses, stack([begin]), batches(), **settings),
+        "training": lambda: train(losses, stack([begin]), batches(), steps=given.steps, lr=1e-3, watch=watch, run=run),
         "transfer, a quarter of the weights held": lambda: transfer(
-            losses, [Start(begin, held)], batches(), **settings
+            losses, [Start(begin, held)], batches(), steps=given.steps, lr=1e-3, watch=watch, run=run
         ),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -117,7 +118,7 @@ def main() -> None:
     )
     print(table.to_string(index=False), f"\n{products / 1e9:.2f} GFLOP a step, floor {1e3 * floor:.1f} ms")
     if given.write:
-        results.write("vision", "benchmark", table, parameters=vars(given), began=start)
+        results.write_benchmark("vision", table, parameters=vars(given), began=start)
 
 
 if __name__ == "__main__":

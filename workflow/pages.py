@@ -3,9 +3,11 @@
     python workflow/pages.py [--scale quick]
 
 For every notebook without an executed copy in book/runs, a page is written there: the
-notebook as it is, and below the cell that draws a figure the picture that lies in
-results/<scale>, with the cell's own caption. An executed copy is never touched, and takes
-the page's place as soon as there is one.
+notebook as it is, and below the cell that draws a figure the picture that lies with its
+table in results/<scale>, with the cell's own caption; of a notebook whose tables are of
+another scale, those. An executed copy is never touched, and takes the page's place as
+soon as there is one. A notebook that writes no table only reads the committed ones, which
+takes seconds: it is executed.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from companion.lab.project import project_root
-from companion.lab.tables import folder
+from companion.lab.runner import run
+from companion.lab.tables import names
 from sicore.files import write_text
 
 NOTE = """```{{note}}
@@ -26,8 +30,19 @@ sentences that it computes are not here. Figures are those that were kept from t
 ```"""
 
 
-PLACES = {"04_depths": "fig-depths-paper", "06_variants_subnetworks": "fig-shared"}
+PLACES = {"06_variants_subnetworks": "fig-shared"}
 """Kept figure -> the notebook's name for it, where the rule of :func:`page` does not find it."""
+
+
+def kept(root: Path, scale: str) -> dict[str, dict[str, str]]:
+    """Notebook -> its kept figures of a scale, as :func:`page` takes them; of those that have a table there."""
+    notebooks = [path.stem for path in (root / "notebooks").glob("*.ipynb")]
+    found: dict[str, dict[str, str]] = {name: {} for name in notebooks if name in names(scale, root=root / "results")}
+    for path in sorted((root / "results" / scale).glob("*/*.png")):
+        own = max((name for name in notebooks if path.stem.startswith(name)), key=len, default="")
+        figure = PLACES.get(path.stem, path.stem.removeprefix(own))
+        found.setdefault(own, {})[figure] = f"../../{path.relative_to(root).as_posix()}"
+    return found
 
 
 def page(notebook: dict[str, Any], figures: dict[str, str], scale: str) -> dict[str, Any]:
@@ -74,7 +89,7 @@ def page(notebook: dict[str, Any], figures: dict[str, str], scale: str) -> dict[
             cells.append(
                 _markdown(f"kept-{i}", f"```{{figure}} {place[i]}\n{options}\n\n{shown['figure']['caption']}\n```")
             )
-    metadata = {**notebook["metadata"], "sicore": {"not_executed": True}}
+    metadata = {**notebook["metadata"], "companion": {"not_executed": True}}
     return {**notebook, "cells": cells, "metadata": metadata}
 
 
@@ -86,22 +101,27 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", default="quick", help="whose figures are shown")
     given = parser.parse_args(words)
-    target, results = project_root() / "book" / "runs", folder(given.scale)
-    for source in sorted((project_root() / "notebooks").glob("*.ipynb")):
-        if not (results / f"{source.stem}.json").is_file():
+    root = project_root()
+    others = sorted(path.name for path in (root / "results").glob("*") if path.is_dir() and path.name != given.scale)
+    scales = {scale: kept(root, scale) for scale in (given.scale, *others)}
+    for source in sorted((root / "notebooks").glob("*.ipynb")):
+        if "tables.read(" in (text := source.read_text(encoding="utf-8")) and "tables.write(" not in text:
+            copy, now = run(source, given={"scale": given.scale}, output=root / "book" / "runs", if_changed=True)
+            print(f"{copy}: {'executed' if now else 'up to date'}")
+            continue
+        scale = next((scale for scale, found in scales.items() if source.stem in found), None)
+        if scale is None:
             print(
-                f"pages: no results/{given.scale}/{source.stem}.json: run notebooks/{source.name} first",
+                f"pages: no results/{given.scale}/{source.stem}: run notebooks/{source.name} with --reference first",
                 file=sys.stderr,
             )
             return 2
-        copy = target / source.name
-        if copy.is_file() and "not_executed" not in json.loads(copy.read_text("utf-8"))["metadata"].get("sicore", {}):
-            continue
-        figures = {
-            PLACES.get(path.stem, path.stem.removeprefix(source.stem)): f"../../results/{given.scale}/{path.name}"
-            for path in results.glob(f"{source.stem}*.png")
-        }
-        shown = page(json.loads(source.read_text(encoding="utf-8")), figures, given.scale)
+        copy, figures = root / "book" / "runs" / source.name, scales[scale][source.stem]
+        if copy.is_file():
+            told = json.loads(copy.read_text(encoding="utf-8"))["metadata"].get("companion", {})
+            if not told.get("not_executed"):
+                continue
+        shown = page(json.loads(text), figures, scale)
         write_text(copy, json.dumps(shown, indent=1, ensure_ascii=False) + "\n")
         print(f"{copy}: not executed, {len(figures)} kept figures")
     return 0

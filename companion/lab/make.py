@@ -1,8 +1,8 @@
 """Making what the store lacks: stacks of trainings, shared by processes.
 
 An object is determined by its *spec*, a dictionary of settings in which the spec of what
-it was made from is nested; the spec's hash is its key. What is there is read; what is
-missing is trained in stacks by several processes. Neither the stack nor the number of
+it was made from is nested; the hash of spec and recipe is its key. What is there is read;
+what is missing is trained in stacks by several processes. Neither the stack nor the number of
 processes changes a bit of a result on a CPU.
 """
 
@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +73,15 @@ class Machine:
     stack
         Most models trained together in one process; 0 for what suits the device. Either
         way no more than the free memory holds.
+    objects
+        What :func:`make` has returned so far: path in the store -> kind, and who made it in how many seconds.
     """
 
     store: Store
     device: str = "cpu"
     workers: int = 0
     stack: int = 8
+    objects: dict[Path, tuple[str, Spec]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def open(cls, *, store: str = "", device: str = "cpu", workers: int = 0, stack: int = 8) -> Machine:
@@ -163,8 +166,11 @@ def make(
     if lost:
         raise RuntimeError(
             f"{lost} of {len(specs)} objects ({kind}) are not in the store {machine.store.root} after they were made. "
-            "Was the package's code edited during the run, or the store cleared? Run again"
+            "Was the store cleared during the run? Run again"
         )
+    for spec, one in zip(specs, found, strict=True):
+        maker = {name: one[1].get(name) for name in ("made_by", "seconds")}  # type: ignore[index]
+        machine.objects[machine.store.path(kind, spec)] = kind, maker
     return found  # type: ignore[return-value]
 
 
@@ -283,6 +289,7 @@ def _run_in_worker(
 def _run_in_processes(
     kind: str, chunks: list[list[Spec]], machine: Machine, job: Callable[..., None], bar: Any
 ) -> None:
+    machine = replace(machine, objects={})  # workers need no list of them
     pool, counter = _workers(machine.processes)
     before = counter.value
     waiting = {pool.submit(_run_in_worker, kind, chunk, machine, job, False): chunk for chunk in chunks}

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from companion.lab.project import project_root
+from sicore.files import canonical_json
 
-RECORDED = ("torch", "torchvision", "transformers", "numpy", "pandas", "scipy")
+RECORDED = ("sicore", "torch", "torchvision", "transformers", "numpy", "pandas", "scipy")
 CODE = ("sicore", "companion", "notebooks", "params")
 """Folders whose uncommitted changes are worth a remark."""
 
@@ -47,18 +48,26 @@ def makers(objects: Iterable[tuple[str, Mapping[str, Any]]]) -> list[dict[str, A
         What :func:`made_by` says but for the date, and ``kind``, ``objects`` (how many), ``seconds`` (of making them),
         ``first`` and ``last`` (date). Objects that do not say who made them have a maker of Nones.
     """
+    nobody = dict.fromkeys(("commit", "processor", "device", "versions", "date"))
+    return together(
+        {**{name: value for name, value in maker.items() if name != "date"}, "kind": kind, "objects": 1,
+         "seconds": meta.get("seconds") or 0.0, "first": maker["date"], "last": maker["date"]}
+        for kind, meta in objects for maker in [meta.get("made_by") or nobody]
+    )  # fmt: skip
+
+
+def together(lists: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The makers of several runs, as :func:`makers` gives them; an object that two runs have read counts twice."""
     found: dict[str, dict[str, Any]] = {}
-    for kind, meta in objects:
-        maker = dict(meta.get("made_by") or dict.fromkeys(("commit", "processor", "device", "versions", "date")))
-        date = maker.pop("date", None)
+    for one in lists:
+        who = {name: value for name, value in one.items() if name not in ("objects", "seconds", "first", "last")}
         own = found.setdefault(
-            repr((kind, sorted(maker.items(), key=str))),
-            {"kind": kind, **maker, "objects": 0, "seconds": 0.0, "first": date, "last": date},
+            canonical_json(who), {**who, "objects": 0, "seconds": 0.0, "first": one["first"], "last": one["last"]}
         )
-        own["objects"] += 1
-        own["seconds"] = round(own["seconds"] + (meta.get("seconds") or 0.0), 1)
-        if date is not None:
-            own["first"], own["last"] = min(own["first"], date), max(own["last"], date)
+        own["objects"] += one["objects"]
+        own["seconds"] = round(own["seconds"] + one["seconds"], 1)
+        if one["first"] is not None:
+            own["first"], own["last"] = min(own["first"], one["first"]), max(own["last"], one["last"])
     return sorted(found.values(), key=lambda own: (own["kind"], own["first"] or ""))
 
 

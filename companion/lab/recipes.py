@@ -4,15 +4,19 @@ It is part of the key under which an object is stored. Code may be renamed, move
 stays, and so does everything that is stored. When the numbers of a kind change beyond rounding, give it a word that no
 kind has had before; the kinds that are made from it change with it, and what was stored before is *older*, not garbage.
 Golden numbers in the tests fail when a change was forgotten.
+
+The other part of the key is the spec, all settings of an object. A new setting would move every object; so it is left
+out where it has the value that leaves all as it was before (:func:`without_neutral`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 FIRST = "08b6a1d0f8b41665"
-"""The word of all kinds at first: what stood in the key when it was made from the code's text."""
+"""The word of all kinds at first, which stood in the key when that was made from the code's text."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 PICTURES = "3c2b2d0dff95e086"
-"""The recipe of the pictures and networks of the vision experiment: part of every spec of it."""
+"""The recipe of the pictures and networks of the vision experiment, part of every spec of it."""
 
 
 def recipe(kind: str, recipes: Mapping[str, Recipe] = RECIPES) -> str:
@@ -62,3 +66,23 @@ def recipe(kind: str, recipes: Mapping[str, Recipe] = RECIPES) -> str:
         words.insert(0, recipes[kind].word)
         kind = recipes[kind].made_from
     return words[0] if len(set(words)) == 1 else "+".join(words)
+
+
+def without_neutral(settings: Mapping[str, Any], **neutral: Any) -> dict[str, Any]:
+    """The settings, without those that have their neutral value: the one with which all is as it was before them.
+
+    Raises ``ValueError`` for a name that is none of the settings.
+
+    >>> without_neutral({"steps": 5, "pieces": 1}, pieces=1)
+    {'steps': 5}
+    >>> without_neutral({"steps": 5, "pieces": 2}, pieces=1)
+    {'steps': 5, 'pieces': 2}
+    """
+    if unknown := [name for name in neutral if name not in settings]:
+        raise ValueError(f"neutral: {unknown[0]!r} is no setting; there are {', '.join(settings)}")
+    return {
+        name: value
+        for name, value in settings.items()
+        # True is 1 in Python, but not in a spec.
+        if name not in neutral or (value, isinstance(value, bool)) != (neutral[name], isinstance(neutral[name], bool))
+    }

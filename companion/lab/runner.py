@@ -10,28 +10,26 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import csv
 import difflib
+import functools
 import hashlib
+import importlib.util
 import io
 import json
 import math
 import os
 import tokenize
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from companion.lab.project import code_fingerprint, project_root, tables_folder
+from companion.lab.project import project_root, reference_folder, tables_folder
 
-# What a notebook may show; how it is started changes nothing in it.
-_STARTED_BY = ("__init__", "__main__", "runner", "sweep", "workflow")
-_EVERYTHING = tuple(sorted({path.stem for path in Path(__file__).parent.glob("*.py")}.difference(_STARTED_BY)))
 MAX_YAML = 100_000
-"""Longest parameter file or sweep file, in bytes."""
+"""Longest parameter file or list of runs, in bytes."""
 MAX_DEPTH = 20
 """Levels of lists and mappings in one."""
 
@@ -242,11 +240,19 @@ def with_defaults(notebook: str | Path, values: Mapping[str, Any]) -> dict[str, 
 
 
 def is_up_to_date(notebook: str | Path, values: Mapping[str, Any], output: str | Path) -> bool:
-    """Would :func:`run` with ``if_changed`` do nothing? ``values`` as :func:`resolve` gives them."""
+    """Would :func:`run` with ``if_changed`` do nothing? ``values`` as :func:`resolve` gives them.
+
+    Then the copy in ``output`` is of this notebook, these parameters and this code, and all rows that its run has
+    written into tables still count there.
+    """
     notebook = Path(notebook)
-    parameters = with_defaults(notebook, values)
-    table = tables_folder(str(parameters.get("scale", "smoke"))) / f"{notebook.stem}.csv"
-    return _mark_in(Path(output) / notebook.name) == _mark(notebook, values) and _table_is_of(table, parameters)
+    told = _told_by(Path(output) / notebook.name)
+    if told.get("mark") != _mark(notebook, values):
+        return False
+    from companion.lab import tables  # slow to import
+
+    scale = str(with_defaults(notebook, values).get("scale", "smoke"))
+    return all(tables.stands(name, scale, parameters_hash) for name, parameters_hash in told["tables"].items())
 
 
 def run(
@@ -267,9 +273,7 @@ def run(
     output
         Folder of the executed copy; default ``runs/<scale>`` in the project's folder.
     if_changed
-        Do nothing when a copy is there that came from the same notebook, parameters and
-        code, and its result table is there too, not replaced by a run with other parameters;
-        of a table that several runs add to, see ``results.write``, all of this run's rows.
+        Do nothing when :func:`is_up_to_date`.
 
     Raises
     ------
@@ -283,7 +287,8 @@ def run(
     """
     notebook = Path(notebook)
     values = resolve(notebook, files, given)
-    scale = str(with_defaults(notebook, values).get("scale", "smoke"))
+    parameters = with_defaults(notebook, values)
+    scale = str(parameters.get("scale", "smoke"))
     folder = Path(output) if output else project_root() / "runs" / scale
     final, partial = folder / notebook.name, folder / f"{notebook.stem}.failed"
     if if_changed and is_up_to_date(notebook, values, folder):
@@ -297,6 +302,9 @@ def run(
     import nbformat
     import papermill
 
+    from companion.lab import tables  # slow to import, as these are
+
+    begun = tables.stamp()
     # Not .ipynb: a run that is killed leaves this behind, and no reader may take it for a notebook.
     temporary = folder / f".{notebook.stem}.{os.getpid()}.json"
     try:
@@ -305,7 +313,8 @@ def run(
             progress_bar=progress, log_output=False, kernel_name="python3", language="python",
         )  # fmt: skip
         executed = nbformat.read(temporary, as_version=4)
-        executed.metadata["sicore"] = {"mark": mark}
+        written = tables.written_since(begun, parameters) if "scale" in parameters else {}
+        executed.metadata["companion"] = {"mark": mark, "tables": written}
         nbformat.write(executed, temporary)
         os.replace(temporary, final)
     except BaseException as error:
@@ -322,40 +331,47 @@ def run(
 
 
 def _mark(notebook: Path, values: Mapping[str, Any]) -> str:
-    """Hash of all that an executed copy depends on: notebook, parameters, code, versions."""
-    from importlib.metadata import version
+    """Hash of all that an executed copy depends on: notebook, parameters, where its tables go, code, versions.
 
-    parts = [notebook.read_text(encoding="utf-8"), json.dumps(values, sort_keys=True), code_fingerprint(_EVERYTHING)]
-    parts += [version(package) for package in ("torch", "transformers", "matplotlib", "pandas")]
+    Any change of the code counts. The notebook then runs again, and finds its models in the store. Where the notebook
+    reads committed tables, any change of these counts too.
+    """
+    packages = [version(package) for package in ("torch", "transformers", "matplotlib", "pandas")]
+    text = notebook.read_text(encoding="utf-8")
+    parts = [
+        text,
+        json.dumps(values, sort_keys=True),
+        os.path.relpath(tables_folder(), project_root()),
+        _code(),
+        *packages,
+        *([_reference()] if "tables.read(" in text else []),
+    ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _table_is_of(table: Path, parameters: Mapping[str, Any]) -> bool:
-    """Is the table there, and not that of a later run with other parameters?
+def _reference() -> str:
+    """Hash of the text of all committed tables."""
+    found = hashlib.sha256()
+    for path in sorted(reference_folder().rglob("*.csv")):
+        found.update(f"{path.relative_to(reference_folder())}\n{path.read_text(encoding='utf-8')}\n".encode())
+    return found.hexdigest()
 
-    A table that several runs add to must still hold every row of a run with these parameters.
-    """
-    if not table.is_file():
-        return False
+
+@functools.cache
+def _code() -> str:
+    """Hash of the text of both packages."""
+    found = hashlib.sha256()
+    for package in ("companion", "sicore"):
+        folder = Path(str(importlib.util.find_spec(package).origin)).parent  # type: ignore[union-attr]
+        for path in sorted(folder.rglob("*.py")):
+            found.update(f"{path.relative_to(folder.parent)}\n{path.read_text(encoding='utf-8')}\n".encode())
+    return found.hexdigest()
+
+
+def _told_by(copy: Path) -> dict[str, Any]:
+    """What :func:`run` has written into an executed copy: ``mark``, and ``tables`` with the hash of its parameters."""
     try:
-        record = json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))
-        recorded = [(run["parameters"] or {}, run.get("rows") or 0) for run in record.get("runs", [record])]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return True
-    same = [
-        (i, rows)
-        for i, (found, rows) in enumerate(recorded)
-        if all(found.get(name) == value for name, value in parameters.items())
-    ]
-    if "runs" not in record:
-        return bool(same)
-    with table.open(encoding="utf-8", newline="") as lines:
-        there = Counter(row.get("run") for row in csv.DictReader(lines))
-    return any(0 < rows <= there[str(i)] for i, rows in same)
-
-
-def _mark_in(path: Path) -> str | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["metadata"]["sicore"]["mark"]
+        told = json.loads(copy.read_text(encoding="utf-8"))["metadata"]["companion"]
+        return {"mark": told["mark"], "tables": dict(told["tables"])}
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -29,7 +30,7 @@ from torch import Tensor
 
 from companion.lab.origin import made_by
 from companion.lab.project import project_root
-from companion.lab.recipes import PICTURES, RECIPES, Recipe, recipe
+from companion.lab.recipes import PICTURES, RECIPES, Recipe, recipe, without_neutral
 from sicore.files import (
     cannot_write,
     canonical_json,
@@ -42,7 +43,13 @@ from sicore.files import (
 )
 
 FIRST_TRANSFORMERS = "5.23.0"
-"""The version that is left out of the key: objects were stored with it before it had a place there."""
+"""The version that is left out of the key, since objects were stored with it before it had a place there."""
+
+
+@functools.cache
+def transformers_version() -> str:
+    """The version that decides initial weights, without importing it."""
+    return version("transformers")
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class Store:
     """
 
     root: Path
-    recipes: Mapping[str, Recipe] = field(default_factory=lambda: RECIPES, repr=False)
+    recipes: Mapping[str, Recipe] = field(default_factory=lambda: RECIPES, repr=False, compare=False)
 
     @classmethod
     def open(cls, root: str | Path | None = None) -> Store:
@@ -75,9 +82,10 @@ class Store:
         """The file of the object that ``spec`` determines. ``ValueError`` for a kind that is no plain name."""
         if not re.fullmatch(r"[a-z0-9_]{1,40}", kind):
             raise ValueError(f"kind = {kind!r}: expected a short name of a-z, 0-9 and _")
-        made_with = {"code": recipe(kind, self.recipes), "torch": torch.__version__}
-        if (initial := version("transformers")) != FIRST_TRANSFORMERS:  # it decides initial weights
-            made_with["transformers"] = initial
+        made_with = without_neutral(
+            {"code": recipe(kind, self.recipes), "torch": torch.__version__, "transformers": transformers_version()},
+            transformers=FIRST_TRANSFORMERS,
+        )
         text = canonical_json({"kind": kind, "spec": spec, **made_with})
         return self.root / kind / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
 
@@ -182,11 +190,10 @@ class File:
     size, age
         Bytes, and seconds since the last change.
     state
-        ``current``: an object that today's code would look for. ``older``: one of another recipe, or of
-        another version of torch or transformers. ``in use``: a checkpoint, lock
-        or temporary file of a process that lives. ``foreign``: nothing that the store has made.
-        All else is garbage: ``damaged``, ``checkpoint`` (of a training that nobody is at), ``temporary``
-        (of a process that was killed), ``lock`` (that nobody holds).
+        ``current``: an object that today's code would look for. ``older``: a whole one of another recipe, or of
+        another version of torch or transformers. ``in use``: a checkpoint, lock or temporary file of a process
+        that lives. ``foreign``: nothing that the store has made. All else is garbage: ``damaged``, ``checkpoint``
+        (of a training that nobody is at), ``temporary`` (of a process that was killed), ``lock`` (that nobody holds).
     about
         Of an object: settings that it was made with.
     """
@@ -199,7 +206,7 @@ class File:
 
 
 GARBAGE = ("damaged", "checkpoint", "temporary", "lock")
-"""States of what :func:`garbage` finds."""
+"""States of what is of use to nobody."""
 
 
 def contents(store: Store) -> list[File]:
@@ -211,20 +218,24 @@ def contents(store: Store) -> list[File]:
     return [file for file in files if file is not None]
 
 
-def garbage(store: Store, older_than: float = 0.0) -> list[File]:
-    """What today's code has no use for and no living process holds, unchanged for ``older_than`` days or more."""
-    return [file for file in contents(store) if file.state in GARBAGE and file.age >= older_than * 86400]
+def garbage(store: Store, older_than: float = 0.0, *, older: bool = False) -> list[File]:
+    """What is of use to nobody and no living process holds, unchanged for ``older_than`` days or more.
+
+    With ``older`` also whole objects of another recipe or version, which other code may still look for.
+    """
+    wanted = (*GARBAGE, "older") if older else GARBAGE
+    return [file for file in contents(store) if file.state in wanted and file.age >= older_than * 86400]
 
 
 def remove(store: Store, files: Iterable[File]) -> list[File]:
-    """Remove garbage, and return what was removed; what has come into use since it was listed stays.
+    """Remove what :func:`garbage` has listed, and return what was removed.
 
-    Raises ``OSError`` naming the file when it cannot be removed.
+    What has come into use since it was listed stays. Raises ``OSError`` naming a file that cannot be removed.
     """
     gone = []
     for file in files:
         try:
-            if _remove(store, file.path):
+            if _remove(store, file):
                 gone.append(file)
         except OSError as error:
             raise OSError(f"cannot remove {file.path}: {reason(error)}") from error
@@ -299,7 +310,8 @@ def _codes(spec: Any) -> Iterator[Any]:
             yield from _codes(value)
 
 
-def _remove(store: Store, path: Path) -> bool:
+def _remove(store: Store, listed: File) -> bool:
+    path = listed.path
     if path.suffix in (".lock", ".tmp"):
         return remove_unheld(path)
     with contextlib.ExitStack() as held:
@@ -311,7 +323,8 @@ def _remove(store: Store, path: Path) -> bool:
                 return False
             held.callback(lock.unlink, missing_ok=True)
         file = _file(store, path)
-        if file is None or file.state not in GARBAGE:
+        wanted = ("older",) if listed.state == "older" else GARBAGE
+        if file is None or file.state not in wanted:
             return False
         path.unlink(missing_ok=True)
         return True

@@ -1,88 +1,83 @@
-"""Result tables as data: a tidy CSV, and beside it a JSON that says where it comes from.
+"""Result tables: a folder of parts, one a run, which are joined when they are read.
 
-The book reads both: figures and tables come from the CSV, every number in its prose
-from ``numbers`` in the JSON.
+    results/<scale>/<table>/<part>.csv     one observation a row
+    results/<scale>/<table>/<part>.json    where they come from: its record
+
+``results/`` is the *reference*: committed, many seeds, only ever added to; pages, figures and the ledger read it.
+``runs/`` has the same shape, is the reader's own, and git ignores it. A run writes one new part, and changes no other:
+nothing is merged, locked or renumbered. Where two parts have rows with equal keys, the later one's count. Parts are
+ordered by name, and a name begins with the time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import io
-import itertools
 import json
-import math
-import platform
 import re
-import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import version
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from filelock import FileLock
-from matplotlib.figure import Figure
 
-from companion.lab.project import project_root, tables_folder
-from sicore.files import cannot_write, written_aside
+from companion.lab import origin
+from companion.lab.project import reference_folder, tables_folder
+from sicore.files import written_aside
 
-_RECORDED = ("sicore", "torch", "transformers", "numpy", "pandas", "scipy")
-_OF_A_RUN = (
-    "parameters",
-    "seeds",
-    "commit",
-    "changed_since_commit",
-    "versions",
-    "device",
-    "dtype",
-    "wall_seconds",
-    "rows",
-)
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
+    from companion.lab.make import Machine
 
 SEEDS = ("seeds", "few_seeds", "vision_seeds", "scene_seeds")
 """What notebooks call their seeds; the first that is there counts."""
 REPEATABLE = ("resnet_depths",)
 """Parameters whose lists may name a value twice, such as the blocks of a network's stages."""
+WITHOUT_EFFECT = ("store", "workers", "stack")
+"""Parameters that change no result. Two runs that differ in these alone are one run, done twice."""
+WRITTEN_HERE = ("run", "far_off")
+"""Columns that are added when a table is read."""
+
+
+# ---------------------------------------------------------------------------------------
+# Writing
 
 
 def folder(scale: str) -> Path:
     """``results/<scale>`` in the project's folder."""
-    _check_scale(scale)
-    return project_root() / "results" / scale
+    return reference_folder() / _checked(scale)
 
 
-def _check_scale(scale: str) -> None:
+def _checked(scale: Any) -> str:
     if not isinstance(scale, str) or not re.fullmatch(r"[a-z0-9_-]{1,40}", scale):
         raise ValueError(f"scale = {scale!r}: expected a short name of a-z, 0-9, _ and -, such as 'smoke' or 'quick'")
+    return scale
 
 
 def write(
     name: str,
-    scale: str,
     table: pd.DataFrame,
     *,
     parameters: Mapping[str, Any],
-    numbers: Mapping[str, str] | None = None,
-    figures: Mapping[str, Figure] | None = None,
-    device: str = "cpu",
+    keys: Sequence[str],
+    machine: Machine | None = None,
     dtype: str | None = None,
+    figures: Mapping[str, Figure] | None = None,
     began: float | None = None,
-    keys: Sequence[str] = (),
     alike: Sequence[str] = (),
     outcome: str = "test_accuracy",
 ) -> Path:
-    """Write ``results/<scale>/<name>.csv`` with its provenance, and return the CSV's path.
+    """Write a part of the table ``name`` with its record, and return the path of its CSV.
 
-    With the environment variable ``SICORE_TABLES`` the files go into that folder instead
-    (see :func:`companion.lab.project.tables_folder`).
-
-    With ``keys`` the table is added to the one that is there: old rows whose keys are not
-    in ``table`` stay, those with equal keys are replaced, and all are sorted by the keys. A
-    column ``run`` says which entry of ``runs`` in the provenance a row comes from; what the
-    provenance holds beside ``runs`` is the latest run's, apart from ``rows`` and ``columns``,
-    which are the file's.
+    It goes into ``runs/<scale>/<name>``, or where :func:`companion.lab.project.tables_folder` says. A part of an
+    earlier run with the same parameters is then removed, so that repeated runs do not pile up.
 
     Parameters
     ----------
@@ -91,289 +86,126 @@ def write(
     table
         Tidy: one observation a row.
     parameters
-        The notebook's parameters. The seeds among them (:data:`SEEDS`) are recorded on their own too.
-    numbers
-        Key -> formatted text, for the ``{num}`` role of the book's pages.
-    figures
-        Suffix -> figure, saved as ``<name><suffix>.png`` beside the table.
+        The notebook's parameters. ``scale`` among them names the folder; the seeds (:data:`SEEDS`) are recorded on
+        their own too.
+    keys
+        Columns that say which rows belong together, such as ``("n_layer", "seed")``: where an earlier part has rows
+        with the same values in these, the new ones count in their place. With no keys the latest part is the table.
+    machine
+        Where the run has computed. Recorded are its device, and the makers of the stored objects that it has given.
     dtype
-        Type of the matrix products that was really used (see :meth:`companion.lab.make.Machine.dtype`).
+        Type of the matrix products that was really used; default: what ``machine`` makes of the parameter ``dtype``.
+    figures
+        Suffix -> figure, saved as ``<name><suffix>.png`` beside the parts; a later run's take their place.
     began
         ``time.monotonic()`` at the start of the notebook, for the wall time.
-    keys
-        Columns that say which rows belong together, such as ``("n_layer", "seed")``: a run
-        replaces all rows of an old combination that it has itself, and no others.
     alike
-        Columns in which runs that differ only in their seed agree. With them a column ``far_off`` marks the rows whose
-        ``outcome`` lies far off the others' (:func:`companion.compare.statistics.far_off`);
-        they stay in every average, and the record says how many they are.
+        Columns in which runs that differ only in their seed agree. With these a reader can have rows marked whose
+        ``outcome`` lies far off the others' (:func:`read`).
 
     Raises
     ------
     ValueError
-        When a key is no column of ``table``, or none of the table that is there; when ``alike`` or
-        ``outcome`` names no column, or ``alike`` leaves a seed several rows, which would not be independent.
+        When there is no ``scale``; when a key is no column of ``table``, or not of the parts that are there; when
+        ``alike`` or ``outcome`` names no column; when ``alike`` leaves a seed several rows, which are not independent.
     """
-    _check_scale(scale)
-    target = tables_folder(scale)
-    missing = [key for key in keys if key not in table.columns]
-    if missing or (keys and "run" in table.columns):
-        problem = f"not in the table: {', '.join(missing)}" if missing else "the column 'run' is written here, leave it"
-        raise ValueError(f"keys = {list(keys)!r}: {problem}. Columns are {', '.join(map(str, table.columns))}")
-    if alike:
-        if absent := [column for column in (*alike, outcome) if column not in table.columns]:
-            raise ValueError(
-                f"alike = {list(alike)!r}, outcome = {outcome!r}: not in the table: {', '.join(absent)}. "
-                f"Columns are {', '.join(map(str, table.columns))}"
-            )
-        if "seed" in table.columns and table.duplicated([*alike, "seed"]).any():
-            raise ValueError(
-                f"alike = {list(alike)!r}: several rows of one seed agree in these, such as transfers from "
-                "one base model. Add the column in which they differ, so that seeds are compared with other seeds"
-            )
-        table = _marked(table, alike, outcome)
+    if "scale" not in parameters:
+        raise ValueError(f"parameters has no scale; it has {', '.join(parameters) or 'nothing'}")
+    scale = _checked(parameters["scale"])
+    target = tables_folder() / scale / name
+    _check_columns(table, keys, alike, outcome)
+    if found := _joined(target):
+        for earlier, columns in found.columns.items():
+            if missing := [key for key in keys if key not in columns]:
+                raise ValueError(
+                    f"keys = {list(keys)!r}: {target / earlier}.csv has no column {', '.join(missing)}, so that rows "
+                    "cannot be joined to it. Move the folder away, or write to another scale"
+                )
     for suffix, figure in (figures or {}).items():
         with written_aside(target / f"{name}{suffix}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=160, metadata={"Software": None})
-    provenance: dict[str, Any] = {
+    if dtype is None and machine is not None and "dtype" in parameters:
+        dtype = machine.dtype(parameters["dtype"])
+    record: dict[str, Any] = {
         "name": name,
         "scale": scale,
+        "keys": list(keys),
+        **({"alike": list(alike), "outcome": outcome} if alike else {}),
+        **_facts(table, parameters, machine.device if machine else "cpu", dtype, began),
+        "makers": origin.makers(machine.objects.values()) if machine else [],
+    }
+    parameters_hash = hash_of(parameters)
+    part = target / f"{stamp()}-{parameters_hash}.csv"
+    _write_both(part, table, record)
+    # The latest stays, which may by now be another process's.
+    latest = max(path.stem for path in target.glob(f"*-{parameters_hash}.json"))
+    for ending in ("json", "csv"):  # in this order: a CSV alone is no part
+        for old in target.glob(f"*-{parameters_hash}.{ending}"):
+            if old.stem < latest:
+                with contextlib.suppress(OSError):
+                    old.unlink()
+    return part
+
+
+def _check_columns(table: pd.DataFrame, keys: Sequence[str], alike: Sequence[str], outcome: str) -> None:
+    columns = f"Columns are {', '.join(map(str, table.columns))}"
+    if absent := [key for key in keys if key not in table.columns]:
+        raise ValueError(f"keys = {list(keys)!r}: not in the table: {', '.join(absent)}. {columns}")
+    if ours := [column for column in WRITTEN_HERE if column in table.columns]:
+        raise ValueError(f"the column {ours[0]!r} is added when a table is read: leave it out. {columns}")
+    if not alike:
+        return
+    if absent := [column for column in (*alike, outcome) if column not in table.columns]:
+        raise ValueError(
+            f"alike = {list(alike)!r}, outcome = {outcome!r}: not in the table: {', '.join(absent)}. {columns}"
+        )
+    if "seed" in table.columns and table.duplicated([*alike, "seed"]).any():
+        raise ValueError(
+            f"alike = {list(alike)!r}: several rows of one seed agree in these, such as transfers from "
+            "one base model. Add the column in which they differ, so that seeds are compared with other seeds"
+        )
+
+
+def _facts(
+    table: pd.DataFrame, parameters: Mapping[str, Any], device: str, dtype: str | None, began: float | None
+) -> dict[str, Any]:
+    return {
         "parameters": dict(parameters),
         "seeds": next((list(parameters[name]) for name in SEEDS if parameters.get(name)), []),
         "rows": len(table),
-        "columns": list(table.columns),
-        "numbers": dict(numbers or {}),
-        **_commit(),
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in _RECORDED}},
-        "device": _device(device),
+        "columns": list(map(str, table.columns)),
+        **origin.made_by(device),
         "dtype": dtype,
         "wall_seconds": None if began is None else round(time.monotonic() - began, 1),
         "diverged": int(table["diverged"].notna().sum()) if "diverged" in table else 0,
-        **({"far_off": int(table["far_off"].sum())} if alike else {}),
     }
-    csv, record = target / f"{name}.csv", target / f"{name}.json"
-    if not keys:
-        _write_both(csv, table, record, provenance)
-        return csv
-    with _locked(name, scale):
-        cells, runs = _merged(csv, _cells(io.StringIO(_as_csv(table))), provenance, keys)
-        if alike:  # of the whole table: what is usual may have changed with the new rows
-            cells = _marked(cells, alike, outcome)
-            provenance["far_off"] = int(cells["far_off"].sum())
-        lost = int((cells["diverged"] != "").sum()) if "diverged" in cells else 0
-        provenance |= {"rows": len(cells), "columns": list(cells.columns), "runs": runs, "diverged": lost}
-        _write_both(csv, cells, record, provenance)
-    return csv
 
 
-def _marked(table: pd.DataFrame, alike: Sequence[str], outcome: str) -> pd.DataFrame:
-    """The table with its column ``far_off``; its cells may be text."""
-    from companion.compare.statistics import far_off
-
-    values = table.assign(**{outcome: pd.to_numeric(table[outcome], errors="coerce")})
-    marks = far_off(values, alike, outcome)
-    return table.assign(far_off=marks)
-
-
-def _write_both(csv: Path, table: pd.DataFrame, record: Path, provenance: Mapping[str, Any]) -> None:
-    """Renamed one right after the other: no reader finds a new table beside an old record for long."""
-    with written_aside(csv) as new_csv, written_aside(record) as new_record:
-        new_csv.write_text(_as_csv(table), encoding="utf-8")
-        new_record.write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
+def write_benchmark(
+    name: str, table: pd.DataFrame, *, parameters: Mapping[str, Any], began: float | None = None
+) -> None:
+    """Write ``results/benchmark/<name>.csv`` with its record: no notebook's, so one file, replaced as a whole."""
+    record = {"name": name, "scale": "benchmark", **_facts(table, parameters, "cpu", None, began)}
+    _write_both(folder("benchmark") / f"{name}.csv", table, record)
 
 
-def _as_csv(table: pd.DataFrame) -> str:
-    text = io.StringIO()
-    table.to_csv(text, index=False, float_format="%.6g", lineterminator="\n", na_rep="nan")
-    return text.getvalue()
+def _write_both(csv: Path, table: pd.DataFrame, record: Mapping[str, Any]) -> None:
+    """The record last: without it a reader takes the CSV for none."""
+    with written_aside(csv.with_suffix(".json")) as new_record:
+        new_record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        with written_aside(csv) as new_csv:
+            new_csv.write_text(_as_csv(table), encoding="utf-8")
 
 
-def _cells(source: Path | io.StringIO) -> pd.DataFrame:
-    """A CSV's cells as the text they are: merging tables changes no digit and turns no integer into a float."""
-    return pd.read_csv(source, dtype=str, keep_default_na=False, na_filter=False)
+def stamp() -> str:
+    """The time (UTC) as the first half of a part's name: later is greater."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
 
 
-@contextlib.contextmanager
-def _locked(name: str, scale: str) -> Iterator[None]:
-    """Hold the right to change this table. The empty lock file stays, in the store, which git ignores."""
-    path = project_root() / ".store" / "locks" / f"{scale}.{name}.lock"
-    lock = FileLock(str(path))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _merged(
-    csv: Path, new: pd.DataFrame, provenance: Mapping[str, Any], keys: Sequence[str]
-) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """The old table with the new rows in it, and the runs that its rows come from, oldest first."""
-    columns = list(new.columns)
-    runs = [{field: provenance[field] for field in _OF_A_RUN}]
-    new = new.assign(run="0")
-    if csv.is_file():
-        old = _cells(csv)
-        if missing := [key for key in keys if key not in old.columns]:
-            raise ValueError(
-                f"keys = {list(keys)!r}: {csv} has no column {', '.join(missing)}, so that rows cannot be added to it. "
-                "Move it away, or write to another scale"
-            )
-        old, before = _with_runs(old, csv.with_suffix(".json"))
-        again = set(_sort_keys(new, keys))
-        old = old[[key not in again for key in _sort_keys(old, keys)]]
-        runs = before + runs
-        new = pd.concat([old, new.assign(run=str(len(before)))], ignore_index=True)
-        columns += [column for column in old.columns if column not in columns]
-    order = _sort_keys(new, keys)
-    new = new.iloc[sorted(range(len(new)), key=order.__getitem__)]
-    left = sorted(set(new["run"]), key=int)
-    columns = [column for column in columns if column != "run"]
-    filled = {column: new[column].fillna(_missing(new[column].dropna())) for column in columns}
-    run = new["run"].map({index: str(i) for i, index in enumerate(left)})
-    return pd.DataFrame({**filled, "run": run}), [runs[int(index)] for index in left]
-
-
-def _with_runs(old: pd.DataFrame, record: Path) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """A table with its column ``run``, and its runs; one run for all where it was written without keys."""
-    try:
-        known = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    if runs := known.get("runs"):
-        if set(old.get("run", [""])) <= {str(i) for i in range(len(runs))}:
-            return old, runs
-        known = {}  # table and record are not of one write: nothing is known of the rows
-    return old.assign(run="0"), [{**{field: known.get(field) for field in _OF_A_RUN}, "rows": len(old)}]
-
-
-def _sort_keys(cells: pd.DataFrame, keys: Sequence[str]) -> list[tuple[tuple[int, Any], ...]]:
-    """One key for each row, equal for equal values: numbers first by size, then text, then what is missing."""
-    return [tuple(map(_sort_key, row)) for row in cells[list(keys)].itertuples(index=False, name=None)]
-
-
-def _sort_key(cell: str) -> tuple[int, Any]:
-    """
-    >>> sorted(["b", "nan", "", "10", "9", "1e-06"], key=_sort_key)
-    ['1e-06', '9', '10', '', 'b', 'nan']
-    """
-    if cell == "nan":
-        return (2, "")
-    if re.fullmatch(r"[+-]?\d+", cell):
-        return (0, int(cell))
-    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", cell):
-        return (0, float(cell))
-    return (1, cell)
-
-
-def _missing(cells: pd.Series[str]) -> str:
-    """What stands in a column where a row has no value: ``nan`` among numbers and truth values, no text among texts."""
-    return "nan" if all(cell in ("True", "False", "nan") or _sort_key(cell)[0] == 0 for cell in cells) else ""
-
-
-def collect(
-    tables: Sequence[str | Path], keys: Mapping[str, Sequence[Any]], output: str | Path | None = None
-) -> pd.DataFrame:
-    """Put the tables of several jobs together, one below the other, and check that the whole is complete.
-
-    Parameters
-    ----------
-    tables
-        CSV files with the same columns, each with the record that :func:`write` put beside it.
-    keys
-        Column -> all values that it must have. Every combination must be there exactly once.
-    output
-        A CSV for the whole, with the record of every job beside it; a column ``run`` says which
-        one a row comes from, as in :func:`write`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        All rows, sorted by the keys. Cells are text, as in the files: no digit changes.
-
-    Raises
-    ------
-    ValueError
-        Naming the files, columns or combinations: when columns differ, a key is no column, or
-        a combination is missing, twice there, or not asked for.
-    FileNotFoundError
-        For a table that is not there.
-    """
-    if not tables or not keys:
-        raise ValueError(f"{len(tables)} tables, keys = {dict(keys)}: expected at least one of each")
-    parts = [_part(Path(path)) for path in tables]
-    columns = list(parts[0].columns)
-    for path, part in zip(tables, parts, strict=True):
-        if list(part.columns) != columns:
-            differing = ", ".join(sorted(set(columns) ^ set(part.columns))) or "their order"
-            raise ValueError(f"{path} and {tables[0]} have other columns: {differing}")
-    if unknown := [key for key in keys if key not in columns]:
-        raise ValueError(f"keys: {', '.join(unknown)} not in {tables[0]}. Columns are {', '.join(columns)}")
-    cells = pd.concat([part.assign(run=str(i)) for i, part in enumerate(parts)], ignore_index=True)
-    found = _sort_keys(cells, list(keys))
-    where: dict[tuple[Any, ...], list[int]] = {}
-    for i, key in enumerate(found):
-        where.setdefault(key, []).append(i)
-    wanted = set(itertools.product(*([_sort_key(_as_cell(value)) for value in values] for values in keys.values())))
-
-    def described(problem: str, combinations: Iterable[tuple[Any, ...]]) -> str:
-        some = sorted(combinations)
-        lines = [
-            ", ".join(f"{name} = {value}" for name, (_, value) in zip(keys, key, strict=True))
-            + "".join(f" in {tables[int(cells['run'][i])]}" for i in where.get(key, []))
-            for key in some[:5]
-        ]
-        return f"{len(some)} rows {problem}: " + "; ".join(lines) + ("; ..." if len(some) > 5 else "")
-
-    wrong = {
-        "missing": wanted - where.keys(),
-        "double": [key for key, rows in where.items() if len(rows) > 1],
-        "not asked for": where.keys() - wanted,
-    }
-    if any(wrong.values()):
-        raise ValueError(". ".join(described(problem, some) for problem, some in wrong.items() if some))
-    cells = cells.iloc[sorted(range(len(cells)), key=found.__getitem__)].reset_index(drop=True)
-    if output is not None:
-        runs = [
-            _with_runs(part, Path(path).with_suffix(".json"))[1][0] for path, part in zip(tables, parts, strict=True)
-        ]
-        record = {"name": Path(output).stem, "rows": len(cells), "columns": list(cells.columns), "runs": runs}
-        with written_aside(output) as new_csv, written_aside(Path(output).with_suffix(".json")) as new_record:
-            new_csv.write_text(_as_csv(cells), encoding="utf-8")
-            new_record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return cells
-
-
-def check_holds(table: str | Path, part: str | Path) -> int:
-    """How many rows ``part`` has, all of which must stand in ``table``; ``ValueError`` names the first that does not.
-
-    The column ``run`` does not count, nor does the order of rows and columns.
-    """
-    whole, rows = _part(Path(table)), _part(Path(part))
-    columns = list(rows.columns)
-    if absent := [column for column in columns if column not in whole.columns]:
-        raise ValueError(f"{table} has no column {', '.join(absent)}, which {part} has")
-    there = set(whole[columns].itertuples(index=False, name=None))
-    if lost := [row for row in rows.itertuples(index=False, name=None) if row not in there]:
-        example = ", ".join(f"{name} = {value}" for name, value in zip(columns, lost[0], strict=True))
-        raise ValueError(f"{len(lost)} of {len(rows)} rows of {part} are not in {table}: {example}")
-    return len(rows)
-
-
-def _part(path: Path) -> pd.DataFrame:
-    """The cells of a table, without the column ``run``."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no table {path}")
-    return _cells(path).drop(columns="run", errors="ignore")
-
-
-def _as_cell(value: Any) -> str:
-    """A value as :func:`write` writes it."""
-    return _as_csv(pd.DataFrame({"value": [value]})).splitlines()[1].strip('"')
+def hash_of(parameters: Mapping[str, Any]) -> str:
+    """The second half of a part's name: 8 characters, equal for runs that do the same."""
+    effective = {name: value for name, value in parameters.items() if name not in WITHOUT_EFFECT}
+    return hashlib.sha256(json.dumps(effective, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def given(names: Mapping[str, Any]) -> dict[str, Any]:
@@ -406,80 +238,251 @@ def given(names: Mapping[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def read(name: str, scale: str) -> pd.DataFrame:
-    """The table that notebook ``name`` wrote at ``scale``."""
-    path = folder(scale) / f"{name}.csv"
-    if not path.is_file():
-        raise FileNotFoundError(f"no table {path}: run notebooks/{name}.ipynb at the {scale} scale first")
-    return pd.read_csv(path, keep_default_na=False, na_values=["nan"])
+# ---------------------------------------------------------------------------------------
+# Reading
 
 
-def find(name: str, scale: str) -> pd.DataFrame | None:
-    """The table that notebook ``name`` wrote at ``scale``, or None when it is not there."""
+def read(name: str, scale: str, *, root: Path | None = None, marks: Callable[..., Any] | None = None) -> pd.DataFrame:
+    """The reference: all parts of ``results/<scale>/<name>`` joined.
+
+    Rows are sorted by the keys of the latest part, numbers by size; a column ``run`` says which entry of ``runs`` in
+    the :func:`record` a row comes from. A part without keys is the table by itself, as it is.
+
+    Parameters
+    ----------
+    root
+        Another folder than ``results``, with one folder a scale.
+    marks
+        Computes a column ``far_off`` from the columns ``alike`` and ``outcome`` that the run has named, such as
+        :func:`companion.compare.statistics.far_off`. Of all rows, since what is usual changes with every part.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no whole part.
+    """
+    return pd.read_csv(io.StringIO(text(name, scale, root=root, marks=marks)), keep_default_na=False, na_values=["nan"])
+
+
+def own(name: str, scale: str, *, marks: Callable[..., Any] | None = None) -> pd.DataFrame:
+    """:func:`read` for the reader's own runs, where :func:`write` puts them."""
+    return read(name, scale, root=tables_folder(), marks=marks)
+
+
+def find(
+    name: str, scale: str, *, root: Path | None = None, marks: Callable[..., Any] | None = None
+) -> pd.DataFrame | None:
+    """:func:`read`, or None when there is no such table."""
     try:
-        return read(name, scale)
+        return read(name, scale, root=root, marks=marks)
     except FileNotFoundError:
         return None
 
 
-def plus_minus(mean: float, half_width: float, digits: int = 2) -> str:
-    """``0.93 ± 0.02``, the mean alone where there is no interval, a dash where a run without a value is among them."""
-    if mean != mean:
-        return "–"
-    if half_width != half_width:
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} ± {half_width:.{digits}f}"
+def text(name: str, scale: str, *, root: Path | None = None, marks: Callable[..., Any] | None = None) -> str:
+    """What :func:`read` reads, as one CSV; a cell's text is that of the part that it comes from."""
+    joined = _there(name, scale, root)
+    return _as_csv(_marked(joined, marks) if marks else joined.cells)
 
 
-def with_sign(mean: float, half_width: float, digits: int = 3) -> str:
-    """:func:`plus_minus` of a difference.
+def record(
+    name: str, scale: str, *, root: Path | None = None, marks: Callable[..., Any] | None = None
+) -> dict[str, Any]:
+    """Where a table comes from.
 
-    >>> with_sign(0.1234, 0.05), with_sign(-0.1234, 0.05), with_sign(0.1234, math.nan)
-    ('+0.123 ± 0.050', '-0.123 ± 0.050', '+0.123')
+    Returns
+    -------
+    dict
+        The record of the latest part, with ``rows``, ``columns`` and ``diverged`` (rows of runs that diverged) of the
+        whole, and with ``marks`` ``far_off``, how many rows those are; ``runs``: of every part of which rows are left,
+        oldest first, its name (``part``) and its record; ``makers`` of all of these together, None where no part knows.
     """
-    return ("+" if mean >= 0 else "") + plus_minus(mean, half_width, digits)
+    joined = _there(name, scale, root)
+    cells = _marked(joined, marks) if marks else joined.cells
+    known = [run["makers"] for run in joined.runs if run.get("makers") is not None]
+    return {
+        **joined.latest,
+        "rows": len(cells),
+        "columns": list(cells.columns),
+        "diverged": int((~cells["diverged"].isin(["", "nan"])).sum()) if "diverged" in cells else 0,
+        **({"far_off": int((cells["far_off"] == "True").sum())} if "far_off" in cells else {}),
+        "makers": origin.together(maker for makers in known for maker in makers) if known else None,
+        # Older runs have left the numbers of the book's prose, too: the latest's are enough.
+        "runs": [{name: value for name, value in run.items() if name != "numbers"} for run in joined.runs],
+    }
 
 
-def over_seeds(values: Sequence[float], digits: int = 2) -> str:
-    """Mean and half of the 95 % interval over seeds; of one or two seeds, whose interval says nothing, the values.
+def names(scale: str, *, root: Path | None = None) -> list[str]:
+    """The tables that there are at a scale."""
+    place = (root or reference_folder()) / _checked(scale)
+    return sorted(path.name for path in place.glob("*") if path.is_dir() and _state(path))
 
-    >>> over_seeds([0.5, 0.75]), over_seeds([0.5, 0.5, 0.5]), over_seeds([])
-    ('0.50 and 0.75', '0.50 ± 0.00', '–')
+
+def stands(name: str, scale: str, parameters_hash: str) -> bool:
+    """Is there a part of a run with these parameters, all of whose rows still count, where :func:`write` puts it?"""
+    joined = _joined(tables_folder() / _checked(scale) / name)
+    return joined is not None and any(
+        run["part"].endswith(f"-{parameters_hash}") and run["rows"] == left
+        for run, left in zip(joined.runs, joined.left, strict=True)
+    )
+
+
+def written_since(begun: str, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Table -> hash of the parameters, of the parts that a run has written since :func:`stamp` gave ``begun``."""
+    found = {}
+    place = tables_folder() / _checked(parameters["scale"])
+    for path in sorted(path for path in place.glob("*/*-????????.json") if path.stem >= begun):
+        with contextlib.suppress(OSError, ValueError, KeyError):  # gone or not whole: it is none
+            told = json.loads(path.read_text(encoding="utf-8"))["parameters"]
+            if all(told.get(name) == value for name, value in parameters.items()):
+                found[path.parent.name] = path.stem.rpartition("-")[2]
+    return found
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """The parts of a table, joined. Nobody changes it: it is kept for the next reader.
+
+    Attributes
+    ----------
+    cells
+        Texts, with the column ``run`` where there are keys.
+    runs
+        Records of the parts of which rows are left.
+    left
+        How many of each.
+    latest
+        The latest part's record.
+    columns
+        Part -> its columns, of all parts.
     """
-    if not values:
-        return "–"
-    if len(values) < 3:
-        return " and ".join(plus_minus(value, math.nan, digits) for value in values)
-    from companion.compare.statistics import mean_interval
 
-    return plus_minus(*mean_interval(values), digits)
+    cells: pd.DataFrame
+    runs: list[dict[str, Any]]
+    left: list[int]
+    latest: dict[str, Any]
+    columns: dict[str, list[str]]
 
 
-def _commit() -> dict[str, Any]:
-    """Commit of the code, and whether code, notebooks or parameters differ from it."""
+def _there(name: str, scale: str, root: Path | None) -> _Joined:
+    place = (root or reference_folder()) / _checked(scale) / name
+    joined = _joined(place)
+    if joined is None:
+        raise FileNotFoundError(f"no table {place}: run notebooks/{name}.ipynb at the {scale} scale first")
+    return joined
 
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", *words], cwd=project_root(), capture_output=True, text=True, timeout=20, check=True
+
+def _joined(place: Path) -> _Joined | None:
+    while True:
+        try:
+            return _join(place, _state(place))
+        except FileNotFoundError:  # a part was replaced by a later one between the two: look again
+            continue
+
+
+def _state(place: Path) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Name of every part that has a record and a CSV, in order, and when and how large these are."""
+    found = []
+    for path in sorted(place.glob("*.json")):
+        csv = path.with_suffix(".csv")
+        if path.is_file() and csv.is_file():
+            files = path.stat(), csv.stat()
+            found.append((path.stem, tuple(n for file in files for n in (file.st_mtime_ns, file.st_size))))
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=128)
+def _join(place: Path, state: tuple[tuple[str, tuple[int, ...]], ...]) -> _Joined | None:
+    parts: list[tuple[dict[str, Any], pd.DataFrame]] = []
+    for name, _ in state:
+        path = place / f"{name}.json"
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            cells = _cells(path.with_suffix(".csv"))
+            if (len(cells), list(cells.columns)) != (told["rows"], told["columns"]) or "keys" not in told:
+                raise ValueError("its CSV has other rows or columns than its record says")
+        except (ValueError, KeyError, TypeError) as error:
+            warnings.warn(f"{path} is not whole, and left out: {error}", stacklevel=2)
+            continue
+        parts.append(({"part": name, **told}, cells))
+    if not parts:
+        return None
+    columns = {told["part"]: list(cells.columns) for told, cells in parts}
+    latest = {name: value for name, value in parts[-1][0].items() if name != "part"}
+    keys = parts[-1][0]["keys"]
+    if not keys:
+        return _Joined(parts[-1][1], [parts[-1][0]], [len(parts[-1][1])], latest, columns)
+    if short := [f"{name}.csv" for name, there in columns.items() if not set(keys) <= set(there)]:
+        raise ValueError(
+            f"{place / short[0]} lacks some of the columns {', '.join(keys)}, which are the later parts' keys"
         )
-        return done.stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--", "sicore", "notebooks", "params")
-        return {"commit": git("rev-parse", "HEAD"), "changed_since_commit": bool(changed)}
-    except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "changed_since_commit": None}
+    cells = _concatenated(parts, keys)
+    there = sorted(set(cells["run"]), key=int)
+    left = [int((cells["run"] == i).sum()) for i in there]
+    renumbered = cells["run"].map({old: str(new) for new, old in enumerate(there)})
+    return _Joined(cells.assign(run=renumbered), [parts[int(i)][0] for i in there], left, latest, columns)
 
 
-def _device(device: str) -> str:
-    import torch
+def _concatenated(parts: Sequence[tuple[Mapping[str, Any], pd.DataFrame]], keys: Sequence[str]) -> pd.DataFrame:
+    """Rows of all parts without those that a later one has anew, sorted; ``run`` numbers all parts."""
+    kept: list[pd.DataFrame] = []
+    order: list[Any] = []
+    columns: list[str] = []
+    again: set[Any] = set()
+    for i, (_, cells) in reversed(list(enumerate(parts))):
+        columns += [column for column in cells.columns if column not in columns]
+        own_keys = _sort_keys(cells, keys)
+        new = [key not in again for key in own_keys]
+        kept.append(cells[new].assign(run=str(i)))
+        order += [key for key, is_new in zip(own_keys, new, strict=True) if is_new]
+        again.update(own_keys)
+    whole = pd.concat(kept, ignore_index=True)
+    whole = whole.iloc[sorted(range(len(whole)), key=order.__getitem__)].reset_index(drop=True)
+    filled = {column: whole[column].fillna(_missing(whole[column].dropna())) for column in columns}
+    return pd.DataFrame({**filled, "run": whole["run"]})
 
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(torch.device(device))
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"CPU, {model}"
+
+def _marked(joined: _Joined, marks: Callable[..., Any]) -> pd.DataFrame:
+    """The cells with the column ``far_off``, where the latest run has said what is alike."""
+    cells, alike = joined.cells, joined.latest.get("alike")
+    if not alike:
+        return cells
+    outcome = joined.latest["outcome"]
+    values = cells.assign(**{outcome: pd.to_numeric(cells[outcome], errors="coerce")})
+    found = cells.assign(far_off=[str(bool(mark)) for mark in marks(values, alike, outcome)])
+    return found[[*(name for name in found if name != "run"), *(["run"] if "run" in found else [])]]
+
+
+def _as_csv(table: pd.DataFrame) -> str:
+    file = io.StringIO()
+    table.to_csv(file, index=False, float_format="%.6g", lineterminator="\n", na_rep="nan")
+    return file.getvalue()
+
+
+def _cells(source: Path | io.StringIO) -> pd.DataFrame:
+    """A CSV's cells as the text they are: joining parts changes no digit and turns no integer into a float."""
+    return pd.read_csv(source, dtype=str, keep_default_na=False, na_filter=False)
+
+
+def _sort_keys(cells: pd.DataFrame, keys: Sequence[str]) -> list[tuple[tuple[int, Any], ...]]:
+    """One key for each row, equal for equal values: numbers first by size, then text, then what is missing."""
+    return [tuple(map(_sort_key, row)) for row in cells[list(keys)].itertuples(index=False, name=None)]
+
+
+def _sort_key(cell: str) -> tuple[int, Any]:
+    """
+    >>> sorted(["b", "nan", "", "10", "9", "1e-06"], key=_sort_key)
+    ['1e-06', '9', '10', '', 'b', 'nan']
+    """
+    if cell == "nan":
+        return (2, "")
+    if re.fullmatch(r"[+-]?\d+", cell):
+        return (0, int(cell))
+    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", cell):
+        return (0, float(cell))
+    return (1, cell)
+
+
+def _missing(cells: pd.Series[str]) -> str:
+    """What stands in a column where a row has no value: ``nan`` among numbers and truth values, no text among texts."""
+    return "nan" if all(cell in ("True", "False", "nan") or _sort_key(cell)[0] == 0 for cell in cells) else ""
