@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from companion.arithmetic.task import Computation, distinct
+from companion.arithmetic.task import Computation, all_pairs, distinct
 
 
 def accuracy(predicted: Tensor, answers: Tensor) -> Tensor:
@@ -20,10 +21,50 @@ def best_constant(answers: Tensor) -> float:
     The floor for a model that ignores its input. With products modulo a prime it is well
     above 1/p, since 0 is the most frequent answer.
 
-    >>> best_constant(torch.tensor([0, 0, 1, 2]))
+    >>> best_constant(Tensor([0, 0, 1, 2]))
     0.5
     """
     return float(answers.unique(return_counts=True)[1].max() / len(answers))
+
+
+@dataclass(frozen=True)
+class Constant:
+    """What a constant answer can reach.
+
+    Attributes
+    ----------
+    answer
+        The most frequent answer where a = b.
+    equal, elsewhere
+        Its accuracy on the pairs with a = b, and on the others.
+    unequal
+        Accuracy of the best constant on the pairs with a != b.
+    """
+
+    answer: int
+    equal: float
+    elsewhere: float
+    unequal: float
+
+
+def constant(computation: str, numbers: int, p: int) -> Constant:
+    """What a constant answer reaches on all pairs of ``numbers`` numbers.
+
+    Examples
+    --------
+    >>> taught = constant("a^2 - b^2", numbers=6, p=3)  # where a = b the answer is always 0
+    >>> taught.answer, taught.equal
+    (0, 1.0)
+    """
+    pairs = all_pairs(numbers)
+    answers, same = Computation.parse(computation)(pairs[:, 0], pairs[:, 1], p), pairs[:, 0] == pairs[:, 1]
+    answer = answers[same].bincount().argmax()
+    return Constant(
+        int(answer),
+        best_constant(answers[same]),
+        float(accuracy(answers[~same], answer)),
+        best_constant(answers[~same]),
+    )
 
 
 def agreement(predicted: Tensor, pairs: Tensor, candidates: Sequence[str], p: int) -> dict[str, float]:

@@ -31,6 +31,8 @@ def picture(share: Tensor, size: int = 32) -> str:
     size
         Most rows and columns of the picture.
 
+    Examples
+    --------
     >>> picture(Tensor([[0.0, 1.0], [0.5, 0.0]]))
     '0z/i0'
     >>> picture(Tensor([[0.0, 1.0], [0.5, 0.0]]), size=1)
@@ -42,7 +44,7 @@ def picture(share: Tensor, size: int = 32) -> str:
     return "/".join("".join(LEVELS[level] for level in row) for row in levels)
 
 
-def frames(machine: Machine, base: stages.Base, found: stages.Found, *, size: int = 32) -> pd.DataFrame:
+def frames(machine: Machine, base: stages.BaseModel, found: stages.Found, *, size: int = 32) -> pd.DataFrame:
     """The masks of one search, at its start and at every evaluation.
 
     Parameters
@@ -63,8 +65,7 @@ def frames(machine: Machine, base: stages.Base, found: stages.Found, *, size: in
     """
     spec = found.spec
     device = check_device(machine.device)
-    source = moved(stack([stages.search_source(spec, base.params)]), device)
-    names = stages.masked_names(spec)
+    source, names = moved(stack([spec.source(base.params)]), device), spec.masked()
     check = stages.subtask_accuracy([spec], 1, device)
     seen: list[Params] = []
 
@@ -74,9 +75,9 @@ def frames(machine: Machine, base: stages.Base, found: stages.Found, *, size: in
         return check(params, active)
 
     with one_thread(machine.device):
-        resume = Resume(progress=f"search of seed {spec['base']['seed']} again")
+        resume = Resume(progress=f"search of seed {found.seed} again")
         _, trained = stages.search([spec], source, accuracy=look, resume=resume)
-    family = stages.family_of(spec)
+    family = spec.family()
     logits = {name: family.start(source[name][0].cpu()) for name in names}
     start = [
         {name: family.hard(logits[name]).float() for name in names},
@@ -86,7 +87,7 @@ def frames(machine: Machine, base: stages.Base, found: stages.Found, *, size: in
     seen = start + seen
     return pd.DataFrame([
         {
-            "seed": spec["base"]["seed"], "step": int(row["step"]), "temperature": row["temperature"],
+            "seed": found.seed, "step": int(row["step"]), "temperature": row["temperature"],
             "parameter": name, "inputs": soft[name].shape[0], "outputs": soft[name].shape[1],
             "density": float(hard[name].double().mean()), "soft_mean": float(soft[name].double().mean()),
             "picture": picture(soft[name], size),

@@ -6,7 +6,8 @@ trained in stacks by several processes (see :mod:`companion.lab.make`).
 
 from __future__ import annotations
 
-import functools
+import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,19 +16,19 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from companion.arithmetic import task as ar
 from companion.arithmetic.answers import accuracy, agreement, best_constant
-from companion.arithmetic.gpt2 import Dropout, gpt2
+from companion.arithmetic.gpt2 import Dropout
+from companion.arithmetic.specs import INHERITED, Base, Search, Transfer
+from companion.arithmetic.starts import CONDITIONS, MAIN, Condition
 from companion.lab.make import (
     DTYPES,
     Cost,
     Machine,
     Spec,
     check_converged,
-    check_counts,
-    check_dtype,
     checkpoint,
     fetch,
     history_of,
@@ -35,92 +36,25 @@ from companion.lab.make import (
     moved,
 )
 from sicore.discovery import discover
-from sicore.files import canonical_json
-from sicore.masking import ContinuousSparsification, Params, maskable, parameter_groups
+from sicore.masking import Params
 from sicore.seeding import derive, generator
 from sicore.stacks import stack, unstack
 from sicore.subnetwork import Subnetwork
 from sicore.training import Resume, Run, Trained, Watch, check_device, train
 from sicore.transfer import Start, start, transfer
 
-INHERITED = ("embeddings", "norms", "biases")
-"""What the released code copies beside the masked weights (see :func:`sicore.masking.parameter_groups`)."""
-
 
 @dataclass(frozen=True)
-class Condition:
-    """What a transfer starts from.
-
-    Parameters
-    ----------
-    copied
-        Which weights of the masked layers come from the base: ``subnetwork`` (the
-        discovered one), ``sampled`` or ``complement`` (the random controls),
-        ``full_model`` (all, and all else too), or ``nothing``.
-    behaviour
-        Of a random control: ``as_described`` in the paper, ``as_released`` in its code.
-    inherit
-        Groups of further parameters to copy; None for what the call of :func:`transfers` says.
-    freeze
-        Hold the copied weights; None for what the call says.
-    """
-
-    copied: str
-    behaviour: str = ""
-    inherit: tuple[str, ...] | None = None
-    freeze: bool | None = None
-
-
-CONDITIONS = {
-    "subnetwork": Condition("subnetwork"),
-    "full_model": Condition("full_model", freeze=False),
-    "sampled_as_described": Condition("sampled", "as_described"),
-    "sampled_as_released": Condition("sampled", "as_released"),
-    "complement_as_described": Condition("complement", "as_described"),
-    "complement_as_released": Condition("complement", "as_released"),
-    "inherited_only": Condition("nothing"),
-    "random_initialisation": Condition("nothing", inherit=()),
-    # Appendix B.3: the same weights as a starting point, not held.
-    "subnetwork_trainable": Condition("subnetwork", freeze=False),
-    "sampled_as_described_trainable": Condition("sampled", "as_described", freeze=False),
-    "sampled_as_released_trainable": Condition("sampled", "as_released", freeze=False),
-    # Which inherited part brings what.
-    "subnetwork_alone": Condition("subnetwork", inherit=()),
-    "subnetwork_with_embeddings": Condition("subnetwork", inherit=("embeddings",)),
-    "subnetwork_with_norms": Condition("subnetwork", inherit=("norms",)),
-    "subnetwork_with_biases": Condition("subnetwork", inherit=("biases",)),
-    "sampled_alone": Condition("sampled", "as_described", inherit=()),
-    "embeddings_only": Condition("nothing", inherit=("embeddings",)),
-}
-"""The conditions that have a name; the first eight are those of the main figure."""
-
-MAIN_CONDITIONS = tuple(CONDITIONS)[:8]
-
-
-def memory_of(spec: Spec) -> int:
-    """Bytes that one model of a stack needs at most while it trains (an estimate from above).
-
-    Float32: parameters, gradients, two moments, best and initial values, masks and source
-    (12 copies); activations of a batch of training and of one of evaluation, about 60
-    values a layer for every unit of width and 6 for every entry of the vocabulary; the
-    order of the samples.
-    """
-    base = spec.get("source", spec).get("base", spec)
-    width, vocab = base["n_embd"], ar.vocabulary(base["numbers"], base["p"])
-    params = 12 * base["n_layer"] * width**2 + (vocab + 4) * width
-    positions = 4 if spec.get("all_positions") else 3
-    values = spec["batch"] * positions * (60 * width * base["n_layer"] + 6 * vocab)
-    values += 1000 * (3 * 20 * width + 2 * vocab)
-    return 4 * (12 * params + values) + 8 * spec["steps"] * spec["batch"]
-
-
-@dataclass(frozen=True)
-class Base:
+class BaseModel:
     """A trained base model: ``spec``, ``params``, ``meta`` (accuracies, steps) and ``history``."""
 
-    spec: Spec
+    spec: Base
     params: Params
     meta: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        return self.spec.seed
 
     @property
     def history(self) -> pd.DataFrame:
@@ -132,9 +66,14 @@ class Base:
 class Found:
     """A discovered subnetwork with its ``spec``, ``meta`` and ``history``."""
 
-    spec: Spec
+    spec: Search
     subnetwork: Subnetwork
     meta: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """Of the base that was searched."""
+        return self.spec.base.seed
 
     @property
     def history(self) -> pd.DataFrame:
@@ -142,130 +81,126 @@ class Found:
         return pd.DataFrame(self.meta["history"])
 
 
-def base_models(
-    machine: Machine, seeds: Iterable[int], *, computation: str = "a + ab", p: int = 7, numbers: int = 1000,
-    n_layer: int = 2, n_embd: int = 128, n_head: int = 4, train_pairs: int = 200_000, validation_pairs: int = 1000,
-    test_pairs: int = 1000, steps: int = 200_000, limit: int = 0, batch: int = 50, lr: float = 5e-4,
-    weight_decay: float = 0.0, dropout: float = 0.1, clip: float | None = 1.0, all_positions: bool = True,
-    every: int = 1000, target: float | None = 0.999, dtype: str = "float32",
-) -> list[Base]:  # fmt: skip
-    """Train GPT-2 from scratch on ``computation``, one model per seed (paper, section 4).
-
-    The defaults are the paper's settings, but for stopping: training ends when the accuracy
-    on validation pairs reaches ``target``, in place of ten epochs without a lower loss.
-    ``train_pairs``, ``validation_pairs`` and ``test_pairs`` are disjoint.
-
-    Models stay on a plateau for a time that differs much from seed to seed. With ``limit``
-    above 0, one that has not reached ``target`` after so many steps is given up and not among
-    the models returned; the learning rate still falls over ``steps``. ``RuntimeError`` when
-    none is left.
-    """
-    ar.Computation.parse(computation)
-    ar.vocabulary(numbers, p)
-    check_dtype(dtype)
-    check_counts(
-        steps=steps, batch=batch, every=every, train_pairs=train_pairs, validation_pairs=validation_pairs,
-        test_pairs=test_pairs,
-    )  # fmt: skip
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= steps:
-        raise ValueError(f"limit = {limit!r}: expected 1 to steps = {steps}, or 0 for no limit")
-    seeds = list(seeds)
-    for seed in seeds:
-        derive(seed)
-    settings = {
-        "computation": computation, "p": p, "numbers": numbers, "n_layer": n_layer, "n_embd": n_embd, "n_head": n_head,
-        "train_pairs": train_pairs, "validation_pairs": validation_pairs, "test_pairs": test_pairs, "steps": steps,
-        "limit": limit, "batch": batch, "lr": lr, "weight_decay": weight_decay, "dropout": dropout, "clip": clip,
-        "all_positions": all_positions, "every": every, "target": target, "dtype": dtype,
-        "device": machine.device.split(":")[0],
-    }  # fmt: skip
-    specs = [{**settings, "seed": seed} for seed in seeds]
-    for spec in specs[:1]:
-        _base_pairs(spec)  # too many pairs: said now, not in a worker
-        _build(spec, seed=0)
-    found = _make("base", specs, machine, _train_bases)
-    bases = [Base(spec, tensors, meta) for spec, (tensors, meta) in zip(specs, found, strict=True)]
-    if not limit or target is None:
-        return bases
-    learned = [base for base in bases if base.meta["history"][-1]["accuracy"] >= target]
-    if not learned:
-        raise RuntimeError(f"no base model of the seeds {seeds} reached target = {target} within limit = {limit} steps")
-    return learned
+# ---------------------------------------------------------------------------------------
+# The stages
 
 
-def subnetworks(
-    machine: Machine, bases: Sequence[Base], *, computation: str = "ab", pairs: int = 50_000,
-    validation_pairs: int = 1000, test_pairs: int = 1000, steps: int = 5000, batch: int = 500, lr: float = 1e-3,
-    penalty: float = 1e-7, stages: int = 50, final_temperature: float = 100.0, initial_logit: float = -0.1,
-    skip_temperature: bool = False, weight_decay: float = 0.0, all_positions: bool = False, every: int = 100,
-    complete: bool = False, dtype: str = "float32",
-) -> list[Found]:  # fmt: skip
-    """Find the subnetwork for ``computation`` in every base model (paper, section 3.1).
-
-    Masked are the attention and MLP projections. The defaults are the paper's settings.
-    With ``complete`` the embeddings are masked too, and the search runs with norms at 1 and
-    biases at 0, as they are in a fresh network: the subnetwork then needs nothing beside itself.
-    ``meta`` has, on test pairs: ``accuracy`` of the subnetwork on the subtask,
-    ``accuracy_base_task`` of the subnetwork on what the base was trained for, and of the
-    base without the subnetwork ``accuracy_ablated`` on the subtask and
-    ``accuracy_ablated_base_task`` on its own task, with ``accuracy_random_ablated_base_task``
-    beside it: without as many weights drawn at random in each matrix. ``best_constant`` is
-    the accuracy of the best constant answer on the subtask.
-    """
-    ar.Computation.parse(computation)
-    check_dtype(dtype)
-    check_counts(
-        steps=steps, batch=batch, every=every, pairs=pairs, validation_pairs=validation_pairs, test_pairs=test_pairs
-    )
-    settings = {
-        "computation": computation, "pairs": pairs, "validation_pairs": validation_pairs, "test_pairs": test_pairs,
-        "steps": steps, "batch": batch, "lr": lr, "penalty": penalty, "stages": stages,
-        "final_temperature": final_temperature, "initial_logit": initial_logit, "skip_temperature": skip_temperature,
-        "weight_decay": weight_decay, "all_positions": all_positions, "every": every, "complete": complete,
-        "dtype": dtype,
-    }  # fmt: skip
-    specs = [{**settings, "base": base.spec} for base in bases]
-    for spec in specs:
-        _subtask_pairs(spec)
-    found = _make("subnetwork", specs, machine, _find_subnetworks)
-    result = []
-    for spec, base, (tensors, meta) in zip(specs, bases, found, strict=True):
-        masks = {name: mask.bool() for name, mask in tensors.items()}
-        about = {key: value for key, value in meta.items() if key not in ("history", "spec")}
-        result.append(Found(spec, Subnetwork(masks, search_source(spec, base.params), {**about, "spec": spec}), meta))
-    return result
-
-
-def transfers(
-    machine: Machine, found: Sequence[Found], *, computation: str = "a^2 + ab",
-    conditions: Sequence[str] = MAIN_CONDITIONS, n_disambiguation: Sequence[int] = (0, 100, 1000),
-    ambiguous: int = 1000, validation_pairs: int = 1000, test_pairs: int = 1000, epochs: int = 0, steps: int = 10_000,
-    batch: int = 50, lr: float = 2e-4, weight_decay: float = 0.01, dropout: float = 0.1, clip: float | None = 1.0,
-    all_positions: bool = False, every: int = 100, target: float | None = None,
-    inherit: Sequence[str] = INHERITED, freeze: bool = True, draws: Sequence[int] = (0,),
-    candidates: Sequence[str] = ("a^2 + ab", "2a^2", "2b^2"), dtype: str = "float32",
-) -> pd.DataFrame:  # fmt: skip
-    """Train on ``computation`` from every start and with every number of disambiguation samples.
-
-    The training set is ``ambiguous`` pairs with a = b and the first n of a fixed random
-    sequence of pairs with a != b. All runs of a seed and draw share fresh weights, ambiguous
-    samples and evaluation pairs. The evaluation with the best accuracy on validation pairs is kept
-    and tested on test pairs; both are disjoint from the training pairs and hold a != b.
+def base_models(machine: Machine, seeds: Iterable[int], **settings: Any) -> list[BaseModel]:
+    """Train a base model for each seed.
 
     Parameters
     ----------
-    conditions
-        Names of :data:`CONDITIONS`.
-    epochs
-        Above 0: every run sees its own training set this often and is evaluated once an
-        epoch, in place of ``steps`` and ``every``. The paper has 100 (appendix B).
-    target
-        A run stops at this accuracy on validation pairs. With 1.0 that changes no test
-        accuracy: of equally good evaluations the first is kept anyway.
-    inherit, freeze
-        For the conditions that leave them open.
-    draws
-        Several transfers from one base: each draw has other fresh weights and other samples.
+    settings
+        Of :class:`companion.arithmetic.specs.Base`.
+
+    Returns
+    -------
+    list
+        With a ``limit`` above 0, without those that have not reached ``target`` after so many steps;
+        ``RuntimeError`` when none is left.
+    """
+    seeds, device = list(seeds), machine.device.split(":")[0]
+    shared = 0 if device == "cpu" else machine.stack  # see Base
+    specs = [Base(**settings, device=device, stack=shared, seed=seed) for seed in seeds]
+    for spec in specs[:1]:
+        spec.split()  # too many pairs: said now, not in a worker
+        spec.build(seed=0)
+    found = _make("base", specs, machine, _train_bases)
+    bases = [BaseModel(spec, tensors, meta) for spec, (tensors, meta) in zip(specs, found, strict=True)]
+    kept = [base for base in bases if _learned(base)]
+    if bases and not kept:
+        one = specs[0]
+        raise RuntimeError(
+            f"no base model of the seeds {seeds} reached target = {one.target} within limit = {one.limit} steps"
+        )
+    return kept
+
+
+def _learned(base: BaseModel) -> bool:
+    target = base.spec.target
+    return not base.spec.limit or target is None or base.meta["history"][-1]["accuracy"] >= target
+
+
+def subnetworks(machine: Machine, bases: Sequence[BaseModel], **settings: Any) -> list[Found]:
+    """Find a subnetwork in every base model.
+
+    Parameters
+    ----------
+    settings
+        Of :class:`companion.arithmetic.specs.Search`.
+
+    Returns
+    -------
+    list
+        ``meta`` has, on test pairs: ``accuracy`` of the subnetwork on the subtask,
+        ``accuracy_base_task`` of the subnetwork on what the base was trained for, and of the
+        base without the subnetwork ``accuracy_ablated`` on the subtask and
+        ``accuracy_ablated_base_task`` on its own task, with ``accuracy_random_ablated_base_task``
+        beside it: without as many weights drawn at random in each matrix. ``best_constant`` is
+        the accuracy of the best constant answer on the subtask.
+    """
+    specs = [Search(**settings, base=base.spec) for base in bases]
+    for spec in specs:
+        spec.split()
+    found = _make("subnetwork", specs, machine, _find_subnetworks)
+    result = []
+    for spec, base, (masks, meta) in zip(specs, bases, found, strict=True):
+        about = {key: value for key, value in meta.items() if key not in ("history", "spec")}
+        subnetwork = Subnetwork(_masks(masks), spec.source(base.params), {**about, "spec": spec.json()})
+        result.append(Found(spec, subnetwork, meta))
+    return result
+
+
+def bases_and_masks(bases: Sequence[BaseModel], found: Sequence[Found], seeds: Iterable[int]) -> pd.DataFrame:
+    """How the first two stages came out, one row a seed.
+
+    Parameters
+    ----------
+    bases, found
+        As :func:`base_models` and :func:`subnetworks` give them.
+    seeds
+        Those that were asked for. One whose base was given up has a row with ``n_layer`` and ``seed`` alone.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``n_layer``, ``seed``, ``base_steps`` (taken), ``base_accuracy``, ``subtask_accuracy`` and ``best_constant`` (of
+        the subnetwork on its subtask, and of the best constant answer), ``density``, ``ablated_base_accuracy`` and
+        ``random_ablated_base_accuracy`` (of the base without the subnetwork, and without as many random weights),
+        ``base_seconds`` and ``discovery_seconds``.
+    """
+    rows: list[dict[str, Any]] = [
+        {
+            "n_layer": base.spec.n_layer, "seed": base.seed, "base_steps": base.meta["steps_taken"],
+            "base_accuracy": base.meta["test_accuracy"], "subtask_accuracy": one.meta["accuracy"],
+            "best_constant": one.meta["best_constant"], "density": one.subnetwork.density,
+            "ablated_base_accuracy": one.meta["accuracy_ablated_base_task"],
+            "random_ablated_base_accuracy": one.meta["accuracy_random_ablated_base_task"],
+            "base_seconds": base.meta["seconds"], "discovery_seconds": one.meta["seconds"],
+        }
+        for base, one in zip(bases, found, strict=True)
+    ]  # fmt: skip
+    learned = [row["seed"] for row in rows]
+    return pd.DataFrame([
+        *rows, *({"n_layer": bases[0].spec.n_layer, "seed": seed} for seed in seeds if seed not in learned)
+    ])  # fmt: skip
+
+
+def transfers(
+    machine: Machine, found: Sequence[Found], *, candidates: Sequence[str] = ("a^2 + ab", "2a^2", "2b^2"),
+    **settings: Any,
+) -> pd.DataFrame:  # fmt: skip
+    """Train from every start and with every number of disambiguation samples.
+
+    All runs of a seed and draw share fresh weights, ambiguous samples and evaluation pairs. The
+    evaluation with the best accuracy on validation pairs is kept and tested on test pairs.
+
+    Parameters
+    ----------
+    candidates
+        Computations that a model's answers may follow.
+    settings
+        Of :func:`planned`.
 
     Returns
     -------
@@ -281,83 +216,109 @@ def transfers(
         its stack's wall time), and ``agrees CANDIDATE`` for every candidate (see
         :func:`companion.arithmetic.answers.agreement`).
     """
-    for text in (computation, *candidates):
+    for text in candidates:
         ar.Computation.parse(text)
-    check_dtype(dtype)
-    check_counts(steps=steps, batch=batch, every=every, validation_pairs=validation_pairs, test_pairs=test_pairs)
+    runs = planned(found, **settings)
+    for spec in {spec.source: spec for _, spec in runs}.values():
+        test = spec.split()[2]
+        agreement(torch.zeros(len(test)), test, candidates, spec.base.p)  # candidates that cannot be told apart
+    results = _make("transfer", [spec for _, spec in runs], machine, _train_transfers)
+    return pd.DataFrame([
+        _row(name, spec, tensors, meta, candidates) for (name, spec), (tensors, meta) in zip(runs, results, strict=True)
+    ])  # fmt: skip
+
+
+def planned(
+    found: Sequence[Found], *, conditions: Sequence[str] = MAIN, n_disambiguation: Sequence[int] = (0, 100, 1000),
+    epochs: int = 0, draws: Sequence[int] = (0,), inherit: Sequence[str] = INHERITED, freeze: bool = True,
+    **settings: Any,
+) -> list[tuple[str, Transfer]]:  # fmt: skip
+    """The runs that :func:`transfers` reads or makes: the name of the start, and the spec.
+
+    Parameters
+    ----------
+    conditions
+        Names of :data:`companion.arithmetic.starts.CONDITIONS`.
+    n_disambiguation
+        A run for each of these numbers of samples.
+    epochs
+        Above 0: every run sees its own training set this often and is evaluated once an
+        epoch, in place of ``steps`` and ``every``. The paper has 100 (appendix B).
+    draws
+        Several transfers from one base.
+    inherit, freeze
+        For the conditions that leave them open.
+    settings
+        Of :class:`companion.arithmetic.specs.Transfer`.
+    """
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
         raise ValueError(f"epochs = {epochs!r}: expected an integer of 1 or more, or 0 to train for steps")
     if not n_disambiguation:
         raise ValueError("n_disambiguation is empty: name at least one number of samples")
-    for n in n_disambiguation:
-        if n < 0 or n + ambiguous < 1:
-            raise ValueError(
-                f"n_disambiguation = {n} with ambiguous = {ambiguous}: a training set needs 1 sample or more"
-            )
     if not draws or any(isinstance(draw, bool) or not isinstance(draw, int) or draw < 0 for draw in draws):
         raise ValueError(f"draws = {list(draws)}: expected integers of 0 or more, at least one")
-    for condition in conditions:
-        if condition not in CONDITIONS:
-            raise ValueError(f"conditions: {condition!r} does not exist; expected some of {', '.join(CONDITIONS)}")
-    settings = {
-        "computation": computation, "ambiguous": ambiguous, "validation_pairs": validation_pairs,
-        "test_pairs": test_pairs, "batch": batch, "lr": lr, "weight_decay": weight_decay,
-        "dropout": dropout, "clip": clip, "all_positions": all_positions, "target": target, "dtype": dtype,
-    }  # fmt: skip
+    for name in conditions:
+        if name not in CONDITIONS:
+            raise ValueError(f"conditions: {name!r} does not exist; expected some of {', '.join(CONDITIONS)}")
+    _check_room(found, [CONDITIONS[name] for name in conditions])
+    largest = [
+        Transfer(
+            source=one.spec, n_disambiguation=max(n_disambiguation), draw=draws[0], inherit=tuple(inherit),
+            freeze=freeze, **settings,
+        ) for one in found
+    ]  # fmt: skip
+    for run in largest:  # enough pairs, and groups that there are
+        run.split()
+        run.inherited()
+    runs = []
+    for name, run, draw, n in itertools.product(conditions, largest, draws, n_disambiguation):
+        condition, epoch = CONDITIONS[name], -(-(run.ambiguous + n) // run.batch)
+        runs.append((name, dataclasses.replace(
+            run, copied=condition.copied, behaviour=condition.behaviour, n_disambiguation=n, draw=draw,
+            inherit=run.inherit if condition.inherit is None else condition.inherit,
+            freeze=run.freeze if condition.freeze is None else condition.freeze,
+            steps=epochs * epoch if epochs else run.steps, every=epoch if epochs else run.every,
+        )))  # fmt: skip
+    return runs
 
-    def length(n: int) -> dict[str, int]:
-        epoch = -(-(ambiguous + n) // batch)
-        return {"steps": epochs * epoch, "every": epoch} if epochs else {"steps": steps, "every": every}
 
-    def origin(name: str) -> dict[str, Any]:
-        one = CONDITIONS[name]
-        groups = one.inherit if one.inherit is not None else tuple(inherit)
-        held = one.freeze if one.freeze is not None else freeze
-        return {"copied": one.copied, "behaviour": one.behaviour, "inherit": list(groups), "freeze": held}
-
+def _check_room(found: Sequence[Found], conditions: Sequence[Condition]) -> None:
+    """``ValueError`` where a condition asks of a subnetwork what it is not."""
     for one in found:
-        densest = max(one.subnetwork.table(), key=lambda row: row["density"])
-        if densest["density"] > 0.5 and any(CONDITIONS[name].copied == "complement" for name in conditions):
+        partial = [condition.name for condition in conditions if condition.complete and not one.spec.complete]
+        if partial:
             raise ValueError(
-                f"conditions: no complement for seed {one.spec['base']['seed']}: {densest['parameter']} keeps "
+                f"conditions: {partial[0]!r} needs a search with complete = True, seed {one.seed} has none"
+            )
+        densest = max(one.subnetwork.table(), key=lambda row: row["density"])
+        if densest["density"] > 0.5 and any(condition.copied == "complement" for condition in conditions):
+            raise ValueError(
+                f"conditions: no complement for seed {one.seed}: {densest['parameter']} keeps "
                 f"{densest['density']:.0%} of its weights, and at most 50 % leave enough outside. Raise the penalty, "
                 "or leave the complement conditions out"
             )
-    runs = [
-        (condition, {
-            **settings, **length(n), **origin(condition), "n_disambiguation": n, "draw": draw, "source": one.spec,
-        })
-        for condition in conditions for one in found for draw in draws for n in n_disambiguation
-    ]  # fmt: skip
-    for one in found:
-        _, _, test = _transfer_pairs(
-            {**settings, "n_disambiguation": max(n_disambiguation), "draw": draws[0], "source": one.spec}
-        )
-        base = one.spec["base"]
-        agreement(torch.zeros(len(test)), test, candidates, base["p"])  # candidates that cannot be told apart
-        Dropout(dropout, [])
-        _inherited_names(one.spec["base"], inherit)
-    results = _make("transfer", [spec for _, spec in runs], machine, _train_transfers)
-    rows = []
-    for (start_name, spec), (tensors, meta) in zip(runs, results, strict=True):
-        base = spec["source"]["base"]
-        condition, _, behaviour = start_name.partition("_as_")
-        shares = agreement(tensors["predicted"].long(), tensors["pairs"].long(), candidates, base["p"])
-        diverged = {}
-        if "diverged" in meta:
-            diverged, shares = {"diverged": meta["diverged"]}, dict.fromkeys(shares, math.nan)
-        rows.append({
-            "start": start_name, "condition": condition, "behaviour": f"as_{behaviour}" if behaviour else "",
-            "inherit": ", ".join(spec["inherit"]), "freeze": spec["freeze"],
-            "subtask": spec["source"]["computation"], "task": computation, "n_layer": base["n_layer"],
-            "n_disambiguation": spec["n_disambiguation"], "seed": base["seed"], "draw": spec["draw"],
-            **{name: meta[name] for name in (
-                "test_accuracy", "validation_accuracy", "best_step", "steps", "last_validation_accuracy",
-                "test_accuracy_unseen", "unseen", "best_constant", "frozen", "inherited", "density", "seconds",
-            )},
-            **{f"agrees {name}": share for name, share in shares.items()}, **diverged,
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+
+
+def _row(
+    name: str, spec: Transfer, tensors: dict[str, Tensor], meta: dict[str, Any], candidates: Sequence[str]
+) -> dict[str, Any]:
+    """The row of a run in the table of :func:`transfers`."""
+    condition, behaviour = CONDITIONS[name].pair
+    shares = agreement(tensors["predicted"].long(), tensors["pairs"].long(), candidates, spec.base.p)
+    diverged = {}
+    if "diverged" in meta:
+        diverged, shares = {"diverged": meta["diverged"]}, dict.fromkeys(shares, math.nan)
+    measured = (
+        "test_accuracy", "validation_accuracy", "best_step", "steps", "last_validation_accuracy",
+        "test_accuracy_unseen", "unseen", "best_constant", "frozen", "inherited", "density", "seconds",
+    )  # fmt: skip
+    return {
+        "start": name, "condition": condition, "behaviour": behaviour, "inherit": ", ".join(spec.inherit),
+        "freeze": spec.freeze, "subtask": spec.source.computation, "task": spec.computation,
+        "n_layer": spec.base.n_layer, "n_disambiguation": spec.n_disambiguation, "seed": spec.base.seed,
+        "draw": spec.draw, **{key: meta[key] for key in measured},
+        **{f"agrees {candidate}": share for candidate, share in shares.items()}, **diverged,
+    }  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------
@@ -365,9 +326,27 @@ def transfers(
 
 
 def _make(
-    kind: str, specs: Sequence[Spec], machine: Machine, job: Callable[[list[Spec], Machine, Any], None]
-) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:
-    return make(kind, specs, machine, job, Cost(_length, _operations, memory_of, _shared))
+    kind: str, specs: Sequence[Base | Search | Transfer], machine: Machine,
+    job: Callable[[list[Spec], Machine, Any], None],
+) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:  # fmt: skip
+    return make(kind, [spec.json() for spec in specs], machine, job, COST)
+
+
+def _memory(spec: Spec) -> int:
+    """Bytes that one model of a stack needs at most while it trains (an estimate from above).
+
+    Float32: parameters, gradients, two moments, best and initial values, masks and source
+    (12 copies); activations of a batch of training and of one of evaluation, about 60
+    values a layer for every unit of width and 6 for every entry of the vocabulary; the
+    order of the samples.
+    """
+    base = spec.get("source", spec).get("base", spec)
+    width, vocab = base["n_embd"], ar.vocabulary(base["numbers"], base["p"])
+    params = 12 * base["n_layer"] * width**2 + (vocab + 4) * width
+    positions = 4 if spec.get("all_positions") else 3
+    values = spec["batch"] * positions * (60 * width * base["n_layer"] + 6 * vocab)
+    values += 1000 * (3 * 20 * width + 2 * vocab)
+    return 4 * (12 * params + values) + 8 * spec["steps"] * spec["batch"]
 
 
 def _operations(spec: Spec) -> float:
@@ -391,46 +370,45 @@ def _shared(spec: Spec) -> Spec:
     }  # fmt: skip
 
 
+COST = Cost(_length, _operations, _memory, _shared)
+
+
 # ---------------------------------------------------------------------------------------
 # The three jobs; each trains one stack and puts its models into the store
 
 
 def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
-    began, one = time.monotonic(), specs[0]
-    device = check_device(machine.device)
-    computation = ar.Computation.parse(one["computation"])
-    seeds = [spec["seed"] for spec in specs]
-    split = [_base_pairs(spec) for spec in specs]
+    began, device = time.monotonic(), check_device(machine.device)
+    runs = [Base.of(spec) for spec in specs]
+    one, seeds = runs[0], [run.seed for run in runs]
+    computation = ar.Computation.parse(one.computation)
+    split = [run.split() for run in runs]
     data = ar.samples(
-        [pairs[0] for pairs in split], computation, p=one["p"], numbers=one["numbers"], batch=one["batch"],
-        steps=one["steps"], generators=[generator(seed, "base", "order") for seed in seeds], device=device,
+        [pairs[0] for pairs in split], computation, p=one.p, numbers=one.numbers, batch=one.batch,
+        steps=one.steps, generators=[generator(seed, "base", "order") for seed in seeds], device=device,
     )  # fmt: skip
-    dropout = Dropout(one["dropout"], [derive(seed, "base") for seed in seeds], device)
-    params = moved(stack([_build(spec, seed=derive(spec["seed"], "base")) for spec in specs]), device)
-    validation = torch.stack([pairs[1] for pairs in split]).to(device)
-    check = Accuracy(validation, computation, one)
+    dropout = Dropout(one.dropout, [derive(seed, "base") for seed in seeds], device)
+    params = moved(stack([run.build(seed=derive(run.seed, "base")) for run in runs]), device)
+    check = Accuracy(_stacked(split, 1, device), computation, one)
 
     trained = train(
-        ar.losses(
-            n_head=one["n_head"], all_positions=one["all_positions"], dropout=dropout, dtype=DTYPES[one["dtype"]]
-        ),
-        params, data, steps=one["steps"], lr=one["lr"], weight_decay=one["weight_decay"], linear_decay=True,
-        limit=one["limit"] or None, clip=one["clip"],
+        ar.losses(n_head=one.n_head, all_positions=one.all_positions, dropout=dropout, dtype=DTYPES[one.dtype]),
+        params, data, steps=one.steps, lr=one.lr, weight_decay=one.weight_decay, linear_decay=True,
+        limit=one.limit or None, clip=one.clip,
         watch=Watch(
-            lambda params, context, step, active: {"accuracy": check(params, active)}, one["every"],
-            metric="accuracy", target=one["target"],
+            lambda params, context, step, active: {"accuracy": check(params, active)}, one.every,
+            metric="accuracy", target=one.target,
         ),
         resume=Resume(checkpoint("base", specs, machine), progress=progress),
         run=Run(keep_going=True, streams=dropout.generators),
     )  # fmt: skip
-    test = torch.stack([pairs[2] for pairs in split]).to(device)
-    scores = Accuracy(test, computation, one)(trained.params, torch.arange(len(specs)))
-    seconds = (time.monotonic() - began) / len(specs)
+    test = Accuracy(_stacked(split, 2, device), computation, one)
+    scores = test(trained.params, torch.arange(len(runs)))
+    seconds = (time.monotonic() - began) / len(runs)
     for k, spec in enumerate(specs):
-        floor = best_constant(computation(test[k, :, 0], test[k, :, 1], one["p"]))
         meta = {
-            "test_accuracy": float(scores[k]), "best_constant": floor, "steps_taken": trained.steps[k],
-            "seconds": seconds,
+            "test_accuracy": float(scores[k]), "best_constant": best_constant(test.answers[k]),
+            "steps_taken": trained.steps[k], "seconds": seconds,
         }  # fmt: skip
         if k not in trained.diverged:
             machine.store.put(
@@ -441,65 +419,68 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
 
 
 def search(
-    specs: Sequence[Spec], source: Params, *, accuracy: Callable[[Params, Tensor], Tensor],
+    runs: Sequence[Search], source: Params, *, accuracy: Callable[[Params, Tensor], Tensor],
     resume: Resume | None = None,
 ) -> tuple[Params, Trained]:  # fmt: skip
-    """The search that ``specs`` describe, in their networks ``source`` [K, ...]; returns what
+    """The search that ``runs`` describe, in their networks ``source`` [K, ...]; returns what
     :func:`sicore.discovery.discover` does.
     """
-    one = specs[0]
-    base, computation = one["base"], ar.Computation.parse(one["computation"])
+    one, base = runs[0], runs[0].base
     data = ar.samples(
-        [_subtask_pairs(spec)[0] for spec in specs], computation, p=base["p"], numbers=base["numbers"],
-        batch=one["batch"], steps=one["steps"],
-        generators=[generator(spec["base"]["seed"], "discovery", "order") for spec in specs],
+        [run.split()[0] for run in runs], ar.Computation.parse(one.computation), p=base.p, numbers=base.numbers,
+        batch=one.batch, steps=one.steps, generators=[generator(run.base.seed, "discovery", "order") for run in runs],
         device=next(iter(source.values())).device,
     )  # fmt: skip
     return discover(
-        ar.losses(n_head=base["n_head"], all_positions=one["all_positions"], dtype=DTYPES[one["dtype"]]), source,
-        masked_names(one), data,
-        steps=one["steps"], lr=one["lr"], penalty=[spec["penalty"] for spec in specs], family=family_of(one),
-        weight_decay=one["weight_decay"], accuracy=accuracy, every=one["every"], dtype=_dtype_of_masked(one, one),
+        ar.losses(n_head=base.n_head, all_positions=one.all_positions, dtype=DTYPES[one.dtype]), source, one.masked(),
+        data, steps=one.steps, lr=one.lr, penalty=[run.penalty for run in runs], family=one.family(),
+        weight_decay=one.weight_decay, accuracy=accuracy, every=one.every, dtype=one.masked_dtype(one.dtype),
         resume=resume, run=Run(keep_going=True),
     )  # fmt: skip
 
 
-def family_of(found: Spec) -> ContinuousSparsification:
-    """The mask family of a search."""
-    return ContinuousSparsification(
-        found["initial_logit"], final=found["final_temperature"], stages=found["stages"], skip=found["skip_temperature"]
-    )
-
-
-def subtask_accuracy(specs: Sequence[Spec], part: int, device: torch.device) -> Accuracy:
-    """Accuracy on the subtask, on the training (0), validation (1) or test pairs (2) of the specs' searches."""
-    pairs = torch.stack([_subtask_pairs(spec)[part] for spec in specs]).to(device)
-    return Accuracy(pairs, ar.Computation.parse(specs[0]["computation"]), specs[0]["base"])
+def subtask_accuracy(runs: Sequence[Search], part: int, device: torch.device) -> Accuracy:
+    """Accuracy on the subtask, on the training (0), validation (1) or test pairs (2) of the searches."""
+    pairs = _stacked([run.split() for run in runs], part, device)
+    return Accuracy(pairs, ar.Computation.parse(runs[0].computation), runs[0].base)
 
 
 def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> None:
-    began, one = time.monotonic(), specs[0]
-    device = check_device(machine.device)
-    base = one["base"]
-    source = moved(stack([search_source(spec, _base_params(spec["base"], machine)) for spec in specs]), device)
+    began, device = time.monotonic(), check_device(machine.device)
+    runs = [Search.of(spec) for spec in specs]
+    source = moved(stack([run.source(_params(run.base, machine)) for run in runs]), device)
     masks, trained = search(
-        specs, source, accuracy=subtask_accuracy(specs, 1, device),
+        runs, source, accuracy=subtask_accuracy(runs, 1, device),
         resume=Resume(checkpoint("subnetwork", specs, machine), progress=progress),
     )  # fmt: skip
-    on_subtask = subtask_accuracy(specs, 2, device)
-    test, every = on_subtask.pairs, torch.arange(len(specs))
-    on_base_task = Accuracy(test, ar.Computation.parse(base["computation"]), base)
+    found = [Subnetwork(moved(unstack(masks, k), "cpu"), moved(unstack(source, k), "cpu")) for k in range(len(runs))]
+    test = subtask_accuracy(runs, 2, device)
+    scores = _scores(runs, found, masks, source, test)
+    seconds = (time.monotonic() - began) / len(runs)
+    for k, spec in enumerate(specs):
+        meta: dict[str, Any] = {name: float(score[k]) for name, score in scores.items()}
+        meta |= {"density": found[k].density, "seconds": seconds, "best_constant": best_constant(test.answers[k])}
+        if k not in trained.diverged:
+            meta["history"] = history_of(trained.history, k)
+            machine.store.put("subnetwork", spec, found[k].masks, meta, machine.device)
+    names = [f"seed {run.base.seed} with penalty {run.penalty:g}" for run in runs]
+    check_converged(trained, "search", names)
+
+
+def _scores(
+    runs: Sequence[Search], found: Sequence[Subnetwork], masks: Params, source: Params, on_subtask: Accuracy
+) -> dict[str, Tensor]:
+    """Accuracies of the subnetworks, and of what is left without them, on the pairs of ``on_subtask``; [K] each."""
+    base, every = runs[0].base, torch.arange(len(runs))
+    on_base_task = Accuracy(on_subtask.pairs, ar.Computation.parse(base.computation), base)
+    drawn = stack([
+        dict(one.random(generator(run.base.seed, "discovery", "random")).masks)
+        for one, run in zip(found, runs, strict=True)
+    ])  # fmt: skip
     inside = source | {name: source[name] * mask for name, mask in masks.items()}
     outside = source | {name: source[name] * ~mask for name, mask in masks.items()}
-    found = [Subnetwork(moved(unstack(masks, k), "cpu"), moved(unstack(source, k), "cpu")) for k in range(len(specs))]
-    removed = [
-        one.random(generator(spec["base"]["seed"], "discovery", "random")).masks
-        for one, spec in zip(found, specs, strict=True)
-    ]
-    sampled_out = source | {
-        name: source[name] * ~torch.stack([drawn[name] for drawn in removed]).to(device) for name in masks
-    }
-    scores = {
+    sampled_out = source | {name: source[name] * ~mask.to(source[name].device) for name, mask in drawn.items()}
+    return {
         "accuracy": on_subtask(inside, every),
         "accuracy_base_task": on_base_task(inside, every),
         "accuracy_ablated": on_subtask(outside, every),
@@ -508,224 +489,132 @@ def _find_subnetworks(specs: list[Spec], machine: Machine, progress: Any) -> Non
         "accuracy_full_model": on_subtask(source, every),
         "accuracy_full_model_base_task": on_base_task(source, every),
     }
-    seconds = (time.monotonic() - began) / len(specs)
-    for k, spec in enumerate(specs):
-        meta: dict[str, Any] = {name: float(score[k]) for name, score in scores.items()}
-        meta |= {"density": found[k].density, "seconds": seconds}
-        meta["best_constant"] = best_constant(on_subtask.answers[k])
-        if k not in trained.diverged:
-            meta["history"] = history_of(trained.history, k)
-            machine.store.put("subnetwork", spec, found[k].masks, meta, machine.device)
-    names = [f"seed {spec['base']['seed']} with penalty {spec['penalty']:g}" for spec in specs]
-    check_converged(trained, "search", names)
 
 
 def _train_transfers(specs: list[Spec], machine: Machine, progress: Any) -> None:
-    began, one = time.monotonic(), specs[0]
-    device = check_device(machine.device)
-    base = one["source"]["base"]
-    computation = ar.Computation.parse(one["computation"])
-    split = [_transfer_pairs(spec) for spec in specs]
-    seeds = [_transfer_seed(spec) for spec in specs]
-    orders = [generator(seed, "order", spec["n_disambiguation"]) for seed, spec in zip(seeds, specs, strict=True)]
+    began, device = time.monotonic(), check_device(machine.device)
+    runs = [Transfer.of(spec) for spec in specs]
+    one, base = runs[0], runs[0].base
+    computation = ar.Computation.parse(one.computation)
+    split = [run.split() for run in runs]
     data = ar.samples(
-        [pairs[0] for pairs in split], computation, p=base["p"], numbers=base["numbers"], batch=one["batch"],
-        steps=one["steps"], generators=orders, device=device,
+        [pairs[0] for pairs in split], computation, p=base.p, numbers=base.numbers, batch=one.batch, steps=one.steps,
+        generators=[generator(run.seed, "order", run.n_disambiguation) for run in runs], device=device,
     )  # fmt: skip
-    dropout = Dropout(one["dropout"], seeds, device)
-    starts, densities = zip(*_starts(specs, machine), strict=True)
+    dropout = Dropout(one.dropout, [run.seed for run in runs], device)
+    starts, densities = zip(*starts_of(runs, machine), strict=True)
     placed = [Start(moved(s.params, device), moved(s.frozen, device), s.inherited) for s in starts]
-    validation, test = (torch.stack([pairs[i] for pairs in split]).to(device) for i in (1, 2))
     trained = transfer(
-        ar.losses(
-            n_head=base["n_head"], all_positions=one["all_positions"], dropout=dropout, dtype=DTYPES[one["dtype"]]
-        ),
-        placed, data, accuracy=Accuracy(validation, computation, base),
-        dtype=_dtype_of_masked(one, one["source"]), steps=one["steps"], lr=one["lr"],
-        weight_decay=one["weight_decay"], clip=one["clip"],
-        watch=Watch(every=one["every"], target=one["target"], keep_best=True),
+        ar.losses(n_head=base.n_head, all_positions=one.all_positions, dropout=dropout, dtype=DTYPES[one.dtype]),
+        placed, data, accuracy=Accuracy(_stacked(split, 1, device), computation, base),
+        dtype=one.source.masked_dtype(one.dtype), steps=one.steps, lr=one.lr, weight_decay=one.weight_decay,
+        clip=one.clip, watch=Watch(every=one.every, target=one.target, keep_best=True),
         resume=Resume(checkpoint("transfer", specs, machine), progress=progress),
         run=Run(keep_going=True, streams=dropout.generators),
     )  # fmt: skip
-    predicted = ar.predict(trained.params, test, n_head=base["n_head"], numbers=base["numbers"])
-    answers = computation(test[..., 0], test[..., 1], base["p"])
-    right = accuracy(predicted, answers)
-    seconds = (time.monotonic() - began) / len(specs)
+    test = Accuracy(_stacked(split, 2, device), computation, base)
+    predicted = test.predict(trained.params, torch.arange(len(runs)))
+    right = accuracy(predicted, test.answers)
+    seconds = (time.monotonic() - began) / len(runs)
     for k, spec in enumerate(specs):
-        history = history_of(trained.history, k)
-        # The first of equals, as in training.
-        best = max(history, key=lambda row: row["accuracy"], default={"accuracy": 0.0, "step": 0})
-        unseen = ~_seen(spec["source"], test[k].cpu())
-        hits = (predicted[k] == answers[k]).cpu()[unseen]
         meta = {
-            "test_accuracy": float(right[k]), "validation_accuracy": best["accuracy"], "best_step": best["step"],
-            "steps": trained.steps[k],
-            "last_validation_accuracy": history[-1]["accuracy"] if history else 0.0, "unseen": int(unseen.sum()),
-            "test_accuracy_unseen": float(hits.float().mean()) if len(hits) else float(right[k]),
-            "best_constant": best_constant(answers[k]),
+            "test_accuracy": float(right[k]), "best_constant": best_constant(test.answers[k]),
+            **_on_unseen(~runs[k].seen(split[k][2]), (predicted[k] == test.answers[k]).cpu(), float(right[k])),
+            **_course(history_of(trained.history, k)), "steps": trained.steps[k], "density": densities[k],
             "frozen": sum(int(mask.sum()) for mask in starts[k].frozen.values()), "inherited": starts[k].inherited,
-            "density": densities[k], "seconds": seconds, "history": history,
+            "seconds": seconds,
         }  # fmt: skip
         if k in trained.diverged:  # marked, and without an accuracy that an average could take in
             meta |= {"diverged": trained.diverged[k]} | {name: None for name in meta if "accuracy" in name}
-        kept = {"predicted": predicted[k].to(torch.int32).cpu(), "pairs": test[k].to(torch.int32).cpu()}
+        kept = {"predicted": predicted[k].to(torch.int32).cpu(), "pairs": split[k][2].to(torch.int32)}
         machine.store.put("transfer", spec, kept, meta, machine.device)
 
 
+def _on_unseen(unseen: Tensor, hits: Tensor, on_all: float) -> dict[str, Any]:
+    """How many test pairs the base and the search were not trained on, and the accuracy there; both arguments [N]."""
+    hits = hits[unseen]
+    return {
+        "unseen": int(unseen.sum()), "test_accuracy_unseen": float(hits.float().mean()) if len(hits) else on_all,
+    }  # fmt: skip
+
+
+def _course(history: list[dict[str, float]]) -> dict[str, Any]:
+    """What the evaluations on validation pairs say: the best, the first of equals as in training, and the last."""
+    best = max(history, key=lambda row: row["accuracy"], default={"accuracy": 0.0, "step": 0})
+    return {
+        "validation_accuracy": best["accuracy"], "best_step": best["step"], "history": history,
+        "last_validation_accuracy": history[-1]["accuracy"] if history else 0.0,
+    }  # fmt: skip
+
+
 # ---------------------------------------------------------------------------------------
-# Pieces: what a spec says, as data
+# What a transfer starts from
+
+
+def starts_of(runs: Sequence[Transfer], machine: Machine) -> Iterator[tuple[Start, float]]:
+    """Initial parameters of every transfer, and the density of the discovered subnetwork.
+
+    ``FileNotFoundError`` naming the base or subnetwork that is no longer in the store.
+    """
+    sources: dict[Search, tuple[Params, Subnetwork]] = {}
+    built: dict[tuple[Base, int], Params] = {}
+    for run in runs:
+        source, base = run.source, run.base
+        if source not in sources:
+            params = _params(base, machine)
+            masks, _ = fetch("subnetwork", source.json(), machine, f"subnetwork of seed {base.seed}")
+            sources[source] = params, Subnetwork(_masks(masks), source.source(params))
+        if (base, run.seed) not in built:
+            built[base, run.seed] = dict(base.build(seed=run.seed).named_parameters())
+        params, discovered = sources[source]
+        yield _start(run, params, discovered, built[base, run.seed]), discovered.density
+
+
+def _start(run: Transfer, params: Params, discovered: Subnetwork, fresh: Params) -> Start:
+    inherit = run.inherited()
+    if run.copied == "full_model":
+        # In the order of a fresh network: clipping adds up a stack's squares in the order of its first member.
+        return Start({name: params[name] for name in fresh}, {}, sum(tensor.numel() for tensor in params.values()))
+    if run.copied == "nothing" and not inherit:
+        return start(fresh)
+    if run.copied in ("sampled", "complement"):
+        # One draw for both behaviours: the released code sets the drawn weights to zero in a mask of ones, so that all
+        # but these are kept.
+        drawn = discovered.random(run.generator(run.copied), outside=run.copied == "complement")
+        chosen = ~drawn if run.behaviour == "as_released" else drawn
+    else:
+        chosen = discovered if run.copied == "subnetwork" else discovered - discovered
+    beside = [name for name in inherit if name not in discovered.masks]
+    return start(fresh, chosen, inherit=beside, freeze=run.freeze)
+
+
+# ---------------------------------------------------------------------------------------
+# Pieces
 
 
 class Accuracy:
     """``(stacked parameters, active) -> [k]`` on fixed pairs [K, N, 2]."""
 
-    def __init__(self, pairs: Tensor, computation: ar.Computation, base: Spec) -> None:
+    def __init__(self, pairs: Tensor, computation: ar.Computation, base: Base) -> None:
         self.pairs, self.base = pairs, base
-        self.answers = computation(pairs[..., 0], pairs[..., 1], base["p"])
+        self.answers = computation(pairs[..., 0], pairs[..., 1], base.p)
+
+    def predict(self, params: Params, active: Tensor) -> Tensor:
+        """Most likely answers, [k, N]."""
+        return ar.predict(params, self.pairs[active], n_head=self.base.n_head, numbers=self.base.numbers)
 
     def __call__(self, params: Params, active: Tensor) -> Tensor:
-        predicted = ar.predict(params, self.pairs[active], n_head=self.base["n_head"], numbers=self.base["numbers"])
-        return accuracy(predicted, self.answers[active])
+        return accuracy(self.predict(params, active), self.answers[active])
 
 
-def _build(base: Spec, seed: int) -> nn.Module:
-    return gpt2(
-        vocab=ar.vocabulary(base["numbers"], base["p"]), n_layer=base["n_layer"], n_embd=base["n_embd"],
-        n_head=base["n_head"], seed=seed,
-    )  # fmt: skip
+def _stacked(split: Sequence[Sequence[Tensor]], part: int, device: torch.device) -> Tensor:
+    """One of the three sets of every model, [K, N, 2]."""
+    return torch.stack([pairs[part] for pairs in split]).to(device)
 
 
-def masked_names(found: Spec) -> tuple[str, ...]:
-    """The parameters that a search masks: the layers' matrices, for a complete subnetwork the embeddings too."""
-    model = _build(found["base"], seed=0)
-    layers = maskable(model, include="transformer.h.*")
-    return layers + parameter_groups(model)["embeddings"] if found["complete"] else layers
+def _masks(tensors: Params) -> Params:
+    return {name: mask.bool() for name, mask in tensors.items()}
 
 
-def search_source(found: Spec, params: Params) -> Params:
-    """The network that is searched: the base, for a complete subnetwork with norms at 1 and biases at 0."""
-    if not found["complete"]:
-        return params
-    groups = parameter_groups(_build(found["base"], seed=0))
-    plain = {}
-    for name in groups["norms"] + groups["biases"]:
-        one = name in groups["norms"] and name.endswith("weight")
-        plain[name] = torch.ones_like(params[name]) if one else torch.zeros_like(params[name])
-    return params | plain
-
-
-def _dtype_of_masked(spec: Spec, found: Spec) -> torch.dtype:
-    # Embeddings are looked up in float32: a token's gradient is a sum over the whole batch.
-    return torch.float32 if found["complete"] else DTYPES[spec["dtype"]]
-
-
-def _inherited_names(base: Spec, groups: Sequence[str]) -> list[str]:
-    known = parameter_groups(_build(base, seed=0))
-    for group in groups:
-        if group not in known:
-            raise ValueError(f"inherit: {group!r} does not exist; expected some of {', '.join(known)}")
-    return [name for group in groups for name in known[group]]
-
-
-def _base_params(spec: Spec, machine: Machine) -> Params:
-    return fetch("base", spec, machine, f"base model of seed {spec['seed']}")[0]
-
-
-def _base_pairs(spec: Spec) -> list[Tensor]:
-    sizes = [spec["train_pairs"], spec["validation_pairs"], spec["test_pairs"]]
-    return _split(spec["numbers"], tuple(sizes), spec["seed"], "base")
-
-
-def _subtask_pairs(spec: Spec) -> list[Tensor]:
-    sizes = [spec["pairs"], spec["validation_pairs"], spec["test_pairs"]]
-    return _split(spec["base"]["numbers"], tuple(sizes), spec["base"]["seed"], "discovery")
-
-
-@functools.lru_cache(maxsize=16)  # asked for again by every run that is made from them
-def _split(numbers: int, sizes: tuple[int, ...], seed: int, stage: str) -> list[Tensor]:
-    return ar.split_pairs(numbers, sizes, generator(seed, stage, "pairs"))
-
-
-def _transfer_pairs(spec: Spec) -> tuple[Tensor, Tensor, Tensor]:
-    """Training, validation and test pairs; the first n disambiguation samples of one sequence."""
-    base, n = spec["source"]["base"], spec["n_disambiguation"]
-    sizes = (spec["ambiguous"], spec["validation_pairs"], spec["test_pairs"])
-    ambiguous, validation, test, pool = _drawn_pairs(base["numbers"], base["seed"], spec["draw"], *sizes)
-    if n > len(pool):
-        raise ValueError(
-            f"n_disambiguation = {n}: only {len(pool)} pairs with a != b are left among {base['numbers']} numbers "
-            f"beside {len(validation) + len(test)} for validation and test"
-        )
-    return torch.cat([ambiguous, pool[:n]]), validation, test
-
-
-@functools.lru_cache(maxsize=8)  # the runs of a seed share them
-def _drawn_pairs(numbers: int, seed: int, draw: int, ambiguous: int, validation: int, test: int) -> list[Tensor]:
-    rng = generator(seed, "transfer", "pairs", *_draw(draw))
-    rest = numbers * (numbers - 1) - validation - test
-    if rest < 0:
-        raise ValueError(
-            f"n_disambiguation: {validation} + {test} pairs for validation and test are more than the "
-            f"{numbers * (numbers - 1)} pairs with a != b among {numbers} numbers"
-        )
-    return [
-        ar.ambiguous_pairs(numbers, ambiguous, rng),
-        *ar.unambiguous_pairs(numbers, [validation, test, rest], rng),
-    ]
-
-
-def _draw(draw: int) -> tuple[Any, ...]:
-    """Further words for a generator's purpose; none for the first draw."""
-    return ("draw", draw) if draw else ()
-
-
-def _transfer_seed(spec: Spec) -> int:
-    return derive(spec["source"]["base"]["seed"], "transfer", *_draw(spec["draw"]))
-
-
-def _seen(source: Spec, pairs: Tensor) -> Tensor:
-    """Which of the pairs [N, 2] were training pairs of the base or of the search? Boolean [N]."""
-    numbers = source["base"]["numbers"]
-    seen = torch.zeros(numbers * numbers, dtype=torch.bool)
-    for trained in (_base_pairs(source["base"])[0], _subtask_pairs(source)[0]):
-        seen[trained[:, 0] * numbers + trained[:, 1]] = True
-    return seen[pairs[:, 0] * numbers + pairs[:, 1]]
-
-
-def _starts(specs: Sequence[Spec], machine: Machine) -> Iterator[tuple[Start, float]]:
-    """Initial parameters of every transfer, and the density of the discovered subnetwork."""
-    sources: dict[str, tuple[Params, Subnetwork]] = {}
-    built: dict[tuple[str, int], Params] = {}
-    for spec in specs:
-        source = spec["source"]
-        base, seed, fresh_seed = source["base"], source["base"]["seed"], _transfer_seed(spec)
-        key = canonical_json(source)
-        if key not in sources:
-            params = _base_params(base, machine)
-            found, _ = fetch("subnetwork", source, machine, f"subnetwork of seed {seed}")
-            masks = {name: mask.bool() for name, mask in found.items()}
-            sources[key] = params, Subnetwork(masks, search_source(source, params))
-        if (key, fresh_seed) not in built:
-            built[key, fresh_seed] = dict(_build(base, seed=fresh_seed).named_parameters())
-        (params, discovered), fresh = sources[key], built[key, fresh_seed]
-        inherit = _inherited_names(base, spec["inherit"])
-        yield _start(spec, params, discovered, fresh, inherit), discovered.density
-
-
-def _start(spec: Spec, params: Params, discovered: Subnetwork, fresh: Params, inherit: Sequence[str]) -> Start:
-    copied = spec["copied"]
-    if copied == "full_model":
-        # In the order of a fresh network: clipping adds up a stack's squares in the order of its first member.
-        return Start({name: params[name] for name in fresh}, {}, sum(tensor.numel() for tensor in params.values()))
-    if copied == "nothing" and not inherit:
-        return start(fresh)
-    # One draw for both behaviours: one is the other's inverse.
-    rng = generator(spec["source"]["base"]["seed"], "transfer", copied, *_draw(spec["draw"]))
-    if copied in ("sampled", "complement"):
-        chosen = discovered.random(rng, outside=copied == "complement")
-        # The released code sets the drawn weights to zero in a mask of ones, so that all but these are kept.
-        chosen = ~chosen if spec["behaviour"] == "as_released" else chosen
-    else:
-        chosen = discovered if copied == "subnetwork" else discovered - discovered
-    masked = {name for name in inherit if name in discovered.masks}
-    return start(fresh, chosen, inherit=[name for name in inherit if name not in masked], freeze=spec["freeze"])
+def _params(base: Base, machine: Machine) -> Params:
+    return fetch("base", base.json(), machine, f"base model of seed {base.seed}")[0]

@@ -120,6 +120,15 @@ class Computation:
         return text
 
 
+def is_term(part: str, whole: str) -> bool:
+    """Are all terms of one computation terms of the other, as the two are written?
+
+    >>> is_term("ab", "a^2 + ab"), is_term("a + b", "a + ab")
+    (True, False)
+    """
+    return set(Computation.parse(part).terms) <= set(Computation.parse(whole).terms)
+
+
 def check_modulus(p: int) -> None:
     """Raise ``ValueError`` unless ``p`` is an integer of at least 2 and below 2^31."""
     if isinstance(p, bool) or not isinstance(p, int) or not 2 <= p < 2**31:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import pandas as pd
 import torch
 from scipy.stats import binomtest
 from torch import Tensor
+
+from sicore.subnetwork import Subnetwork
 
 
 def shape_bias(predicted: Tensor, shape: Tensor, texture: Tensor) -> dict[str, float]:
@@ -29,6 +32,8 @@ def shape_bias(predicted: Tensor, shape: Tensor, texture: Tensor) -> dict[str, f
         ``shape_bias``, and ``low`` and ``high``, its 95 % interval over images (Wilson). The
         last three are nan where no image was decided by shape or by texture.
 
+    Examples
+    --------
     >>> one = torch.tensor([1, 1, 1, 2, 0])
     >>> found = shape_bias(one, shape=torch.ones(5), texture=torch.full((5,), 2))
     >>> found["shape"], found["texture"], found["neither"], found["shape_bias"]
@@ -68,6 +73,8 @@ def mirror_agreement(masks: Sequence[Tensor]) -> dict[str, float]:
     dict
         ``left-right``, ``up-down`` and ``both`` (a turn by 180 degrees).
 
+    Examples
+    --------
     >>> kernel = torch.tensor([[[[True, False, True], [True, True, False], [False, True, False]]]])
     >>> mirror_agreement([kernel])
     {'left-right': 0.6666666666666666, 'up-down': 0.0, 'both': 0.0}
@@ -84,3 +91,26 @@ def mirror_agreement(masks: Sequence[Tensor]) -> dict[str, float]:
             count += int(moved.sum()) * mask.shape[0] * mask.shape[1]
         found[name] = agree / count
     return found
+
+
+def symmetry(subnetworks: Mapping[int, Subnetwork], generator: torch.Generator) -> pd.DataFrame:
+    """:func:`mirror_agreement` of what was found, beside masks of its size drawn at random in each layer.
+
+    Parameters
+    ----------
+    subnetworks
+        Seed -> subnetwork. Of its masks, those of kernels larger than 1 x 1 count.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``masks`` (``found`` or ``random``), ``seed``, ``left-right``, ``up-down`` and ``both``. No row for a
+        subnetwork without such kernels.
+    """
+    lines = []
+    for seed, found in subnetworks.items():
+        for name, one in (("found", found), ("random", found.random(generator))):
+            kernels = [mask for mask in one.masks.values() if mask.dim() == 4 and mask.shape[-1] > 1]
+            if kernels:
+                lines.append({"masks": name, "seed": seed, **mirror_agreement(kernels)})
+    return pd.DataFrame(lines, columns=["masks", "seed", "left-right", "up-down", "both"])

@@ -7,9 +7,11 @@ spec: :func:`scenes` or :func:`photographs` makes it, :func:`pictures` gives the
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import hashlib
+import io
 import json
 import math
 import os
@@ -81,6 +83,13 @@ def normalised(pictures: Tensor) -> Tensor:
     """uint8 [..., 3, H, W] as floats, standardised by ImageNet's mean and deviation."""
     mean, spread = (torch.tensor(x, device=pictures.device).view(3, 1, 1) for x in (_MEAN, _SPREAD))
     return (pictures / 255 - mean) / spread
+
+
+def as_png(picture: Tensor) -> str:
+    """A picture, [3, S, S] and uint8, as the text of a PNG file, in base 64."""
+    file = io.BytesIO()
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file, "PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 # ---------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sicore.seeding import generator
+
 CLASSES = 16
 
 SHAPES = (
@@ -333,6 +335,8 @@ def segment_means(images: Tensor, segments: Tensor, count: int) -> Tensor:
     Tensor
         [N, C, H, W].
 
+    Examples
+    --------
     >>> segment_means(torch.tensor([[[[0.0, 1.0, 5.0]]]]), torch.tensor([[[0, 0, 1]]]), 2).flatten().tolist()
     [0.5, 0.5, 5.0]
     """
@@ -579,3 +583,24 @@ def neighbours_accuracy(known: Tensor, labels: Tensor, asked: Tensor, answers: T
     nearest = torch.cdist((asked - middle) / spread, (known - middle) / spread).topk(k, largest=False).indices
     votes = F.one_hot(labels[nearest], int(max(labels.max(), answers.max())) + 1).sum(1)
     return float((votes.argmax(1) == answers).float().mean())
+
+
+def cue_accuracies(seed: int, pictures: int, size: int, *, neighbours: int = 15) -> dict[str, float]:
+    """How often does each of the :func:`cheap_cues` name the class of an ordinary picture?
+
+    Half of the pictures are known, the others are asked for: see :func:`neighbours_accuracy`.
+
+    Parameters
+    ----------
+    pictures, size
+        How many pictures are drawn, and their side in pixels.
+    neighbours
+        Known pictures that vote.
+    """
+    classes = torch.randint(0, CLASSES, (pictures,), generator=generator(seed, "cues", "classes"))
+    drawn = draw_scenes(classes, classes, generator(seed, "cues", "scenes"))
+    known, asked = slice(None, pictures // 2), slice(pictures // 2, None)
+    return {
+        cue: neighbours_accuracy(values[known], classes[known], values[asked], classes[asked], k=neighbours)
+        for cue, values in cheap_cues(images(drawn, size), segments(drawn, size)).items()
+    }

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from test_experiments import BASE, FIND, open_machine
+from test_arithmetic_stages import BASE, FIND, open_machine
 
-from companion import figures as plots
 from companion.arithmetic import forming
 from companion.arithmetic import stages as experiments
 
@@ -45,9 +44,3 @@ def test_a_picture_has_the_mean_of_each_block():
     share[2:, 3:] = 0.5
     assert forming.picture(share, 2) == "n0/0i"  # 4 of 6 weights: 23.3 of 35; 17.5 is even, so 18
     assert forming.picture(torch.eye(2), 32) == "z0/0z"
-
-
-def test_the_picture_of_a_mask_that_forms_is_drawn(one):
-    figure = plots.mask_forming(forming.frames(*one))
-    assert len(figure.axes) == 7  # five pictures, the lines, the colours
-    assert [line.get_label() for line in figure.axes[-1].lines][:2] == ["layer 0, attn.c_attn", "layer 0, attn.c_proj"]

@@ -323,3 +323,11 @@ def test_prediction_is_the_argmax_of_hugging_face_in_chunks_of_any_size(nets):
     expected = torch.stack([net(ar.tokens(pairs[k], 11)).logits[:, -1].argmax(-1) for k, net in enumerate(nets)])
     for chunk in (7, 121, 1000):
         assert torch.equal(ar.predict(stack(nets), pairs, n_head=2, numbers=11, chunk=chunk), expected)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "expected"),
+    [("ab", "a + ab", True), ("ba", "a + ab", True), ("2ab", "a + ab", False), ("a + b", "b^2 + a", False)],
+)
+def test_terms_of_a_computation(part, whole, expected):
+    assert ar.is_term(part, whole) is expected

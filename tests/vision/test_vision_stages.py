@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from companion.lab.make import Machine
 from companion.lab.store import Store
 from companion.vision import classifiers, imagenet, pictures
 from companion.vision import stages as ve
+from companion.vision.specs import build, masked
+from companion.vision.starts import CONDITIONS
 from sicore.masking import maskable
+from sicore.seeding import derive
 from sicore.stacks import state_of
 
 DATA = pictures.scenes(size=16, pretraining=64, training=96, discovery=32, evaluation=32)
@@ -41,7 +45,7 @@ def rows(machine, names, model=RESNET, seeds=(0,), **settings):
     _, _, other = chain(machine, model, seeds, random=True)
     given = {"rates": [1e-3], "steps": 4, "batch": 16, "every": 2}
     return {
-        row.spec["name"]: row for row in ve.transfers(machine, found, other, conditions=names, **{**given, **settings})
+        row.spec.name: row for row in ve.transfers(machine, found, other, conditions=names, **{**given, **settings})
     }
 
 
@@ -53,22 +57,21 @@ def begun(machine, name, model=RESNET):
     """What a condition starts from, the base with its head, and a fresh network."""
     row = rows(machine, [name], model)[name]
     _, (headed,), _ = chain(machine, model)
-    base = headed.spec["base"]
-    fresh = state_of(ve._headed_model(base, ve.derive(0, "transfer")))
-    return ve._start(row.spec, machine), ve._headed(headed.spec, machine), fresh
+    fresh = state_of(headed.spec.base.headed(derive(0, "transfer")))
+    return ve.start_of(row.spec, machine), ve.headed_params(headed.spec, machine), fresh
 
 
 @pytest.mark.parametrize("model", [RESNET, VIT], ids=["resnet", "vit"])
 def test_every_row_of_the_table_runs(machine, model):
-    found = rows(machine, list(ve.CONDITIONS), model)
+    found = rows(machine, list(CONDITIONS), model)
     table = ve.table(list(found.values()))
-    assert table["condition"].tolist() == list(ve.CONDITIONS)
+    assert table["condition"].tolist() == list(CONDITIONS)
     assert table[["accuracy_ordinary", "accuracy_mean_pooled", "accuracy_silhouette"]].notna().all(axis=None)
     assert (table["shape"] + table["texture"] + table["neither"] == 64).all()
     by = table.set_index("condition")
     assert by.loc["new_head", "seen"] == 0
     assert (by.drop("new_head")["seen"] == 4 * 16).all(), "one budget for all that train, in two halves too"
-    held = [name for name, row in ve.CONDITIONS.items() if row.freeze]
+    held = [name for name, row in CONDITIONS.items() if row.freeze]
     assert (by.loc[held, "frozen"] > 0).all()
     assert (by.drop(held)["frozen"] == 0).all()
     assert by.loc["scratch", "inherited"] == by.loc["subnetwork_alone", "inherited"] == 0
@@ -76,7 +79,7 @@ def test_every_row_of_the_table_runs(machine, model):
 
 
 def test_what_each_condition_starts_from(machine):
-    names = ve.groups_of(ve._headed_model(chain(machine)[0][0].spec))
+    names = ve.groups_of(chain(machine)[0][0].spec.headed())
     assert names["head"]
     assert names["norms"]
     assert not names["tokens"]
@@ -107,7 +110,7 @@ def test_the_head_is_what_a_plain_model_computes(machine):
     (base,), (headed,), _ = chain(machine)
     model = classifiers.resnet(64, width=8, depths=(1, 1))
     classifiers.renew_head(model, 16)
-    model.load_state_dict(ve._headed(headed.spec, machine), strict=False)
+    model.load_state_dict(ve.headed_params(headed.spec, machine), strict=False)
     asked = pictures.pictures(base.data, "test_ordinary")
     model.eval()
     with torch.no_grad():
@@ -123,8 +126,8 @@ def test_the_head_is_what_a_plain_model_computes(machine):
 def test_a_full_subnetwork_is_the_base_itself(machine):
     _, (headed,), (found,) = chain(machine)
     everything = {name: torch.ones_like(mask) for name, mask in found.tensors.items()}
-    spec = {**found.spec, "every": 1}  # another object, with masks of ones
-    machine.store.put("vision_mask", spec, everything, {"density": 1.0})
+    spec = dataclasses.replace(found.spec, every=1)  # another object, with masks of ones
+    machine.store.put("vision_mask", spec.json(), everything, {"density": 1.0})
     (row,) = ve.transfers(
         machine,
         [dataclasses.replace(found, spec=spec)],
@@ -134,7 +137,7 @@ def test_a_full_subnetwork_is_the_base_itself(machine):
         batch=16,
         every=2,
     )
-    begin, whole = ve._start(row.spec, machine), ve._headed(headed.spec, machine)
+    begin, whole = ve.start_of(row.spec, machine), ve.headed_params(headed.spec, machine)
     assert all(torch.equal(begin.params[name], whole[name]) for name in whole)
     assert sum(mask.numel() for mask in begin.frozen.values()) == row.meta["frozen"]
 
@@ -145,7 +148,7 @@ def test_a_full_subnetwork_is_the_base_itself(machine):
 
 def test_frozen_weights_stay_to_the_bit_under_weight_decay(machine):
     row = rows(machine, ["subnetwork"], steps=6, weight_decay=0.5, rates=[1e-2])["subnetwork"]
-    begin = ve._start(row.spec, machine)
+    begin = ve.start_of(row.spec, machine)
     moved = 0
     for name, mask in begin.frozen.items():
         assert torch.equal(final(row)[name][mask], begin.params[name][mask]), name
@@ -170,17 +173,17 @@ def test_a_row_that_diverges_is_marked_and_has_no_values(machine):
 
 def test_running_statistics_move_in_training_and_stay_in_head_and_search(machine):
     (base,), (headed,), _ = chain(machine)
-    fresh = state_of(ve._build(base.spec["model"], 64, ve.derive(0, "base")))
+    fresh = state_of(build(base.spec.model, 64, derive(0, "base")))
     assert all(not torch.equal(base.tensors[name], x) for name, x in running(fresh).items()), "the base's have moved"
-    assert all(torch.equal(ve._headed(headed.spec, machine)[name], base.tensors[name]) for name in running(fresh))
+    assert all(torch.equal(ve.headed_params(headed.spec, machine)[name], base.tensors[name]) for name in running(fresh))
     found = rows(machine, ["scratch", "subnetwork", "new_head"])
     for name in ("scratch", "subnetwork"):
-        begin = ve._start(found[name].spec, machine)
+        begin = ve.start_of(found[name].spec, machine)
         assert all(not torch.equal(final(found[name])[key], x) for key, x in running(begin.params).items()), name
     assert all(torch.equal(running(final(found["new_head"]))[key], x) for key, x in running(base.tensors).items())
     # A search computes with the source's statistics, and does not move those of the stack.
-    call = ve._Call(ve._headed_model(base.spec), base.spec, machine)
-    stack = {name: tensor[None].clone() for name, tensor in ve._headed(headed.spec, machine).items()}
+    call = ve.Call(base.spec.headed(), base.spec, machine)
+    stack = {name: tensor[None].clone() for name, tensor in ve.headed_params(headed.spec, machine).items()}
     before = {name: tensor.clone() for name, tensor in running(stack).items()}
     asked = pictures.pictures(base.data, "discovery")
     batch = asked.take(torch.arange(8), None)[None], asked.labels[:8][None]
@@ -193,7 +196,7 @@ def test_running_statistics_move_in_training_and_stay_in_head_and_search(machine
 
 def test_an_untrained_base_has_the_statistics_of_pictures(machine):
     (base,), _, _ = chain(machine, random=True)
-    fresh = state_of(ve._build(RESNET, 64, ve.derive(0, "base")))
+    fresh = state_of(build(RESNET, 64, derive(0, "base")))
     assert all(torch.equal(base.tensors[name], x) for name, x in fresh.items() if "running" not in name)
     asked = pictures.pictures(base.data, "pretraining")
     images = pictures.normalised(asked.take(torch.arange(64), None))
@@ -206,7 +209,7 @@ def test_an_untrained_base_has_the_statistics_of_pictures(machine):
 
 def test_an_evaluation_uses_the_statistics_that_the_training_ended_with(machine):
     row = rows(machine, ["subnetwork"])["subnetwork"]
-    model = ve._headed_model(row.spec["source"]["headed"]["base"])
+    model = row.spec.base.headed()
     model.load_state_dict(final(row), strict=False)
     asked = pictures.pictures(row.data, "test_ordinary")
     images = pictures.normalised(asked.take(torch.arange(len(asked)), None))
@@ -225,12 +228,11 @@ def test_an_evaluation_uses_the_statistics_that_the_training_ended_with(machine)
 
 def test_a_row_trains_as_a_plain_loop_does(machine):
     row = rows(machine, ["scratch"], weight_decay=0.1, momentum=0.9, rates=[0.05])["scratch"]
-    base = row.spec["source"]["headed"]["base"]
-    model = ve._headed_model(base)
-    model.load_state_dict(ve._start(row.spec, machine).params, strict=False)
+    model = row.spec.base.headed()
+    model.load_state_dict(ve.start_of(row.spec, machine).params, strict=False)
     known = pictures.pictures(row.data, "training")
     weights = len(known) / (16 * torch.bincount(known.labels, minlength=16))
-    batches = ve._batches(row.spec, row.data, {"training": 1.0}, machine)
+    batches = ve.batches(row.spec, {"training": 1.0}, machine)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.1)
     for step in range(4):
         optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 4)
@@ -245,14 +247,14 @@ def test_a_row_trains_as_a_plain_loop_does(machine):
 
 def test_frozen_then_free_goes_on_from_the_frozen_half(machine):
     found = rows(machine, ["subnetwork_then_free"])["subnetwork_then_free"]
-    before = found.spec["before"]
-    assert (before["name"], before["steps"], found.spec["steps"]) == ("subnetwork", 2, 2)
-    stored, meta = machine.store.get("vision_row", before)
-    begin = ve._start(found.spec, machine)
+    before = found.spec.before
+    assert (before.name, before.steps, found.spec.steps) == ("subnetwork", 2, 2)
+    stored, meta = machine.store.get("vision_row", before.json())
+    begin = ve.start_of(found.spec, machine)
     assert all(torch.equal(begin.params[name], stored[f"params/{name}"]) for name in begin.params)
-    held = ve._start(before, machine).frozen
+    held = ve.start_of(before, machine).frozen
     name = next(iter(held))
-    assert torch.equal(begin.params[name][held[name]], ve._start(before, machine).params[name][held[name]])
+    assert torch.equal(begin.params[name][held[name]], ve.start_of(before, machine).params[name][held[name]])
     assert not torch.equal(final(found)[name][held[name]], begin.params[name][held[name]]), "free now"
     assert found.meta["inherited"] == meta["inherited"]
 
@@ -269,11 +271,9 @@ def test_frozen_then_free_goes_on_from_the_frozen_half(machine):
     ],
 )  # fmt: skip
 def test_a_killed_training_resumes_to_the_same_bits(machine, tmp_path, monkeypatch, stage, kind, at):
-    from sicore import training
-
     whole = rows(machine, ["subnetwork"], steps=6)["subnetwork"]
     other = Machine(Store(tmp_path), workers=1)
-    monkeypatch.setattr(training.train, "__kwdefaults__", {**training.train.__kwdefaults__, "checkpoint_seconds": 0.0})
+    monkeypatch.setattr(ve, "Resume", functools.partial(ve.Resume, seconds=0.0))
     count, original = [0], getattr(ve, stage)
 
     def killed(specs, machine, progress):
@@ -307,7 +307,9 @@ def test_processes_change_no_bit(machine, tmp_path, monkeypatch):
     from companion.lab import make as jobs
 
     monkeypatch.setattr(jobs, "free_memory", lambda device: 2**34)
-    monkeypatch.setattr(ve, "_operations", lambda spec: 1e15)  # enough to start processes for
+    monkeypatch.setattr(
+        ve, "COST", dataclasses.replace(ve.COST, operations=lambda spec: 1e15)
+    )  # enough to start processes for
     two = Machine(Store(tmp_path), workers=2)
     seeds = (0, 1)
     bases = ve.base_models(two, seeds, data=DATA, model=RESNET, steps=6, batch=16, every=3)
@@ -320,19 +322,21 @@ def test_processes_change_no_bit(machine, tmp_path, monkeypatch):
 
 
 def stage(name, lr, score, seed=0, **tensors):
-    spec = {"name": name, "lr": lr, "data": {**DATA, "seed": seed}}
-    return ve.Stage(spec, tensors, {"validation_ordinary": score})
+    base = ve.Base(data={**DATA, "seed": seed}, model=RESNET)
+    source = ve.Search(headed=ve.Head(base=base))
+    return ve.Stage(ve.Row(condition=CONDITIONS[name], source=source, lr=lr), tensors, {"validation_ordinary": score})
 
 
 def test_the_learning_rate_is_chosen_on_validation_pictures_over_all_seeds():
-    runs = [stage("a", 0.1, 0.9), stage("a", 0.1, 0.3, 1), stage("a", 0.2, 0.7), stage("a", 0.2, 0.8, 1)]
-    assert ve.best_rates([*runs, stage("b", 0.1, 0.2)]) == {"a": 0.2, "b": 0.1}
+    runs = [stage("scratch", 0.1, 0.9), stage("scratch", 0.1, 0.3, 1)]
+    runs += [stage("scratch", 0.2, 0.7), stage("scratch", 0.2, 0.8, 1), stage("sampled", 0.1, 0.2)]
+    assert ve.best_rates(runs) == {"scratch": 0.2, "sampled": 0.1}
 
 
 def test_every_condition_may_have_its_own_rate(machine):
     rates = {"scratch": 1e-3, "subnetwork": 2e-3, "new_head": 5e-3}
     found = rows(machine, list(rates), rates=rates)
-    assert {name: row.spec["lr"] for name, row in found.items()} == {**rates, "new_head": 0.0}
+    assert {name: row.spec.lr for name, row in found.items()} == {**rates, "new_head": 0.0}
     with pytest.raises(ValueError, match="there is none for sampled"):
         rows(machine, ["scratch", "sampled"], rates=rates)
 
@@ -341,19 +345,49 @@ def test_decisions_by_class_are_counted_by_hand():
     conflicts = pictures.pictures({**DATA, "seed": 0}, "test_conflict")
     answers = conflicts.labels.clone()
     answers[conflicts.labels == 3] = conflicts.texture[conflicts.labels == 3]
-    counted = ve.bias_by_class([stage("a", 0.1, 0.5, test_conflict=answers)]).set_index("class")
+    counted = ve.bias_by_class([stage("scratch", 0.1, 0.5, test_conflict=answers)]).set_index("class")
     assert (counted["neither"] == 0).all()
     assert counted["texture"].tolist() == [4 if k == 3 else 0 for k in range(16)]
     assert counted["shape"].tolist() == [0 if k == 3 else 4 for k in range(16)]
 
 
+def test_answers_to_the_first_conflicts_by_hand():
+    conflicts = pictures.pictures({**DATA, "seed": 0}, "test_conflict")
+    answers = conflicts.labels.clone()
+    answers[1] = conflicts.texture[1]
+    answers[2] = next(k for k in range(16) if k not in (conflicts.labels[2], conflicts.texture[2]))
+    runs = [stage("scratch", 0.1, 0.5, test_conflict=answers), stage("sampled", 0.1, 0.5, test_conflict=answers)]
+    found = ve.answers_table(runs, 3)
+    assert found["condition"].tolist() == ["scratch"] * 3 + ["sampled"] * 3
+    assert found["picture"].tolist() == [0, 1, 2] * 2
+    assert found["follows"].tolist() == ["shape", "texture", "neither"] * 2
+    first = found.iloc[0]
+    assert first["answer"] == first["shape"] == conflicts.classes[int(conflicts.labels[0])]
+
+
+def test_the_table_of_a_search_has_what_every_stage_has_measured(machine):
+    parts = [chain(machine, seeds=(0, 1), random=random) for random in (False, True)]
+    trained, fresh = (
+        ve.search_table(bases, headed, ve.heads(machine, bases, on="discovery", steps=30, batch=32), found)
+        for bases, headed, found in parts
+    )
+    assert trained["seed"].tolist() == [0, 1]
+    assert fresh[["pretraining", "pretraining_shape", "pretraining_texture"]].isna().all(axis=None)
+    for name in ("pretraining", "head_ordinary", "probe_mean_pooled", "subnetwork_mean_pooled", "density"):
+        assert trained[name].between(0, 1).all(), name
+    _, headed, found = parts[0]
+    assert trained["head_mean_pooled"].tolist() == [one.meta["accuracy_mean_pooled"] for one in headed]
+    assert trained["density"].tolist() == [ve.subnetwork_of(one, machine).density for one in found]
+    assert (trained["steps"] == 6).all()
+
+
 def test_class_weights_and_shares_by_hand():
     data = {**DATA, "seed": 0}
-    assert ve._shares(0.0, data) == {"training": 1.0}
-    assert ve._shares(None, data) == {"training": 1.0, "discovery": 1.0}
-    assert ve._shares(0.25, data) == {"training": 1.0, "discovery": 0.75}, "24 of 32 pooled to 96 ordinary pictures"
+    assert ve.shares_of(0.0, data) == {"training": 1.0}
+    assert ve.shares_of(None, data) == {"training": 1.0, "discovery": 1.0}
+    assert ve.shares_of(0.25, data) == {"training": 1.0, "discovery": 0.75}, "24 of 32 pooled to 96 ordinary pictures"
     counts = torch.bincount(pictures.pictures(data, "training").labels, minlength=16)
-    weights = ve._class_weights({"training": 1.0}, data)
+    weights = ve.class_weights({"training": 1.0}, data)
     there = counts > 0
     assert torch.allclose((weights * counts)[there], torch.full((int(there.sum()),), 96 / 16))
 
@@ -437,7 +471,7 @@ def test_photographs_and_a_pretrained_model_take_the_same_way(machine, photograp
 
 def test_masks_cover_every_kernel_and_not_the_head():
     for model in (RESNET, VIT):
-        built = ve._build(model, 16, 0)
-        names = ve._masked_names(built)
+        built = build(model, 16)
+        names = masked(built)
         assert set(names) == set(maskable(built)) - {f"{classifiers.head(built)}.weight"}
         assert any("patch" in name for name in names) == (model is VIT)

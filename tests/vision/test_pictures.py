@@ -1,5 +1,8 @@
 """Pictures of the vision experiment: drawn ones, files in the true layouts, the order of training."""
 
+import base64
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -264,3 +267,9 @@ def test_normalised_is_imagenets():
     expected = normalize(image.float() / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     assert torch.allclose(pics.normalised(image), expected, atol=1e-6)
     assert vision.CLASSES == 16
+
+
+def test_a_picture_is_the_same_after_its_way_through_a_png():
+    picture = torch.randint(0, 256, (3, 6, 6), dtype=torch.uint8)
+    read = np.asarray(Image.open(io.BytesIO(base64.b64decode(pics.as_png(picture)))))
+    assert torch.equal(torch.tensor(read).permute(2, 0, 1), picture)

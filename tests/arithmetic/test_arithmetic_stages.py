@@ -1,31 +1,23 @@
-import contextlib
 import dataclasses
+import functools
 import itertools
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from filelock import FileLock
 
 from companion.arithmetic import stages as ex
+from companion.arithmetic import starts
 from companion.arithmetic.gpt2 import gpt2
-from companion.arithmetic.task import Computation
+from companion.arithmetic.task import Computation, ambiguous_pairs, split_pairs, unambiguous_pairs
 from companion.lab import make as jobs
-from companion.lab.store import Store
-from sicore import training
 from sicore.files import canonical_json
 from sicore.masking import parameter_groups
-from sicore.seeding import derive
+from sicore.seeding import derive, generator
 from sicore.stacks import unstack
 from sicore.subnetwork import Subnetwork
 
@@ -41,6 +33,10 @@ MOVE = {
     "n_disambiguation": (0, 6), "ambiguous": 12, "validation_pairs": 20, "test_pairs": 20, "steps": 12, "batch": 8,
     "every": 4,
 }  # fmt: skip
+
+
+CONDITIONS = [name for name, one in starts.CONDITIONS.items() if not one.complete]
+"""Those that any subnetwork allows."""
 
 
 def assert_same_runs(left, right, **settings):
@@ -65,7 +61,7 @@ def made(tmp_path_factory):
 
 
 def chunks_of(specs, machine):
-    return jobs.chunks_of(specs, machine, jobs.Cost(ex._length, ex._operations, ex.memory_of, ex._shared))
+    return jobs.chunks_of([spec.json() for spec in specs], machine, ex.COST)
 
 
 def with_sources(made, folder, kinds=("base", "subnetwork"), **settings):
@@ -80,7 +76,7 @@ def with_sources(made, folder, kinds=("base", "subnetwork"), **settings):
 def everything(made, tmp_path_factory):
     """Every condition, seed and number of samples, trained in one stack."""
     machine = with_sources(made, tmp_path_factory.mktemp("everything"), stack=128)
-    return machine, ex.transfers(machine, made[2], **MOVE, conditions=tuple(ex.CONDITIONS))
+    return machine, ex.transfers(machine, made[2], **MOVE, conditions=CONDITIONS)
 
 
 @pytest.fixture(scope="module")
@@ -106,21 +102,9 @@ def untrained_with_sources(untrained, made):
     return with_sources(made, untrained.store.root, stack=1)
 
 
-class Asked(Exception):
-    """Carries the specs that a stage asked for."""
-
-
 def specs_of(found, **settings):
-    """The specs of the runs that :func:`companion.arithmetic.stages.transfers` would read or make."""
-
-    def ask(kind, specs, machine, job):
-        raise Asked(specs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ex, "_make", ask)
-        with pytest.raises(Asked) as asked:
-            ex.transfers(None, found, **{**MOVE, **settings})
-    return asked.value.args[0]
+    """The specs of the runs that :func:`companion.arithmetic.stages.transfers` reads or makes."""
+    return [spec for _, spec in ex.planned(found, **{**MOVE, **settings})]
 
 
 def spec_of(found, condition, n=6, **settings):
@@ -129,31 +113,30 @@ def spec_of(found, condition, n=6, **settings):
 
 
 def start_of(found, condition, machine, **settings):
-    ((begin, density),) = ex._starts([spec_of(found, condition, **settings)], machine)
+    ((begin, density),) = ex.starts_of([spec_of(found, condition, **settings)], machine)
     assert density == found.subnetwork.density
     return begin
 
 
 def fresh_of(found, *draw):
     """A new network's parameters, as the transfers of this seed should have them."""
-    base = found.spec["base"]
-    return dict(ex._build(base, seed=derive(base["seed"], "transfer", *draw)).named_parameters())
+    return dict(found.spec.base.build(seed=derive(found.seed, "transfer", *draw)).named_parameters())
 
 
 def test_chain_gives_a_row_for_every_condition_seed_and_number_of_samples(made):
     _, bases, found, table = made
-    assert [base.spec["seed"] for base in bases] == [0, 1]
+    assert [base.seed for base in bases] == [0, 1]
     assert len(found) == 2
-    assert len(table) == len(ex.MAIN_CONDITIONS) * 2 * 2
+    assert len(table) == len(starts.MAIN) * 2 * 2
     names = table.condition + table.behaviour.map(lambda text: f"_{text}" if text else "")
-    assert set(names) == set(ex.MAIN_CONDITIONS)
+    assert set(names) == set(starts.MAIN)
     rows = set(zip(names, table.seed, table.n_disambiguation, strict=True))
-    assert rows == {(name, seed, n) for name in ex.MAIN_CONDITIONS for seed in (0, 1) for n in (0, 6)}
+    assert rows == {(name, seed, n) for name in starts.MAIN for seed in (0, 1) for n in (0, 6)}
     shares = table[[name for name in table.columns if name.startswith("agrees ")]]
     assert list(shares.columns) == ["agrees a^2 + ab", "agrees 2a^2", "agrees 2b^2", "agrees other"]
     assert shares.sum(axis=1).tolist() == pytest.approx([1.0] * len(table))
     assert table.best_step.isin([4, 8, 12]).all()
-    assert table.start.tolist() == [name for name in ex.MAIN_CONDITIONS for _ in range(4)]
+    assert table.start.tolist() == [name for name in starts.MAIN for _ in range(4)]
     assert table.start.tolist() == names.tolist()
     assert set(table.start[~table.freeze]) == {"full_model"}
     assert set(table.start[table.inherit == ""]) == {"random_initialisation"}
@@ -205,7 +188,7 @@ def enough_work(monkeypatch):
         started.append(args)
         plain(*args)
 
-    monkeypatch.setattr(ex, "_operations", lambda spec: 1e15)
+    monkeypatch.setattr(ex, "COST", dataclasses.replace(ex.COST, operations=lambda spec: 1e15))
     monkeypatch.setattr(jobs, "_run_in_processes", count)
     return started
 
@@ -246,17 +229,17 @@ def hugging_face_accuracy(params, pairs, computation, base):
     net = gpt2(vocab=13, n_layer=1, n_embd=16, n_head=2).eval()
     net.load_state_dict({**params, "lm_head.weight": params["transformer.wte.weight"]})
     inputs = torch.cat([pairs, torch.full((len(pairs), 1), 12)], 1)
-    answers = Computation.parse(computation)(pairs[:, 0], pairs[:, 1], base["p"])
+    answers = Computation.parse(computation)(pairs[:, 0], pairs[:, 1], base.p)
     return float((net(inputs).logits[:, -1].argmax(-1) == answers).float().mean())
 
 
 def test_reported_accuracies_are_those_of_hugging_face_models_on_the_test_pairs(made):
     for base, one in zip(made[1], made[2], strict=True):
-        test = ex._base_pairs(base.spec)[2]
+        test = base.spec.split()[2]
         assert base.meta["test_accuracy"] == pytest.approx(
             hugging_face_accuracy(base.params, test, "a + ab", base.spec)
         )
-        masks, test = one.subnetwork.masks, ex._subtask_pairs(one.spec)[2]
+        masks, test = one.subnetwork.masks, one.spec.split()[2]
         inside = {name: w * masks[name] if name in masks else w for name, w in base.params.items()}
         outside = {name: w * ~masks[name] if name in masks else w for name, w in base.params.items()}
         expected = {
@@ -275,11 +258,11 @@ def as_set(pairs):
 
 def test_pairs_for_training_validation_and_test_are_disjoint(made):
     _, bases, found, _ = made
-    for sets in (ex._base_pairs(bases[0].spec), ex._subtask_pairs(found[0].spec)):
+    for sets in (bases[0].spec.split(), found[0].spec.split()):
         train, validation, test = map(as_set, sets)
         assert [len(train), len(validation), len(test)] == [80, 20, 20]
         assert len(train | validation | test) == 120
-    train, validation, test = map(as_set, ex._transfer_pairs(spec_of(found[0], "subnetwork", n=90)))
+    train, validation, test = map(as_set, spec_of(found[0], "subnetwork", n=90).split())
     assert [len(train), len(validation), len(test)] == [12 + 90, 20, 20]
     assert len(train | validation | test) == 12 + 90 + 40
     assert all(a != b for a, b in validation | test)
@@ -287,11 +270,11 @@ def test_pairs_for_training_validation_and_test_are_disjoint(made):
 
 def test_seen_pairs_are_those_that_the_base_or_the_search_was_trained_on(made):
     _, bases, found, table = made
-    source, every = found[0].spec, torch.cartesian_prod(torch.arange(12), torch.arange(12))
-    trained_on = as_set(ex._base_pairs(bases[0].spec)[0]) | as_set(ex._subtask_pairs(source)[0])
-    assert as_set(every[ex._seen(source, every)]) == trained_on
+    run, every = spec_of(found[0], "subnetwork"), torch.cartesian_prod(torch.arange(12), torch.arange(12))
+    trained_on = as_set(bases[0].spec.split()[0]) | as_set(found[0].spec.split()[0])
+    assert as_set(every[run.seen(every)]) == trained_on
     assert 80 < len(trained_on) < 144
-    test = as_set(ex._transfer_pairs(spec_of(found[0], "subnetwork"))[2])
+    test = as_set(run.split()[2])
     rows = table[table.seed == 0]
     assert (rows.unseen == len(test - trained_on)).all()
     for row in rows.itertuples():  # unseen pairs answered right can be no more than all that were
@@ -300,10 +283,10 @@ def test_seen_pairs_are_those_that_the_base_or_the_search_was_trained_on(made):
 
 def test_every_seed_has_pairs_and_weights_of_its_own(made):
     machine, bases, found, _ = made
-    for pairs in (ex._base_pairs, ex._subtask_pairs):
-        of_seed = [pairs(one.spec) for one in (bases if pairs is ex._base_pairs else found)]
+    for some in (bases, found):
+        of_seed = [one.spec.split() for one in some]
         assert not any(torch.equal(a, b) for a, b in zip(*of_seed, strict=True))
-    initial = [dict(ex._build(base.spec, seed=derive(base.spec["seed"], "base")).named_parameters()) for base in bases]
+    initial = [dict(base.spec.build(seed=derive(base.seed, "base")).named_parameters()) for base in bases]
     fresh = [start_of(one, "random_initialisation", machine).params for one in found]
     for name in found[0].subnetwork.masks:
         drawn = [tensors[name] for tensors in (*initial, *fresh)]
@@ -312,7 +295,7 @@ def test_every_seed_has_pairs_and_weights_of_its_own(made):
 
 def test_training_sets_of_a_seed_are_nested_and_share_their_evaluation(made):
     found = made[2]
-    sets = {n: ex._transfer_pairs(spec_of(found[0], "subnetwork", n)) for n in (0, 5, 6, 40, 92)}
+    sets = {n: spec_of(found[0], "subnetwork", n).split() for n in (0, 5, 6, 40, 92)}
     longest, validation, test = sets[92]
     for n, (train, other_validation, other_test) in sets.items():
         assert torch.equal(train, longest[: 12 + n])
@@ -320,21 +303,21 @@ def test_training_sets_of_a_seed_are_nested_and_share_their_evaluation(made):
         assert torch.equal(other_test, test)
     assert bool((longest[:12, 0] == longest[:12, 1]).all())
     assert bool((longest[12:, 0] != longest[12:, 1]).all())
-    other = ex._transfer_pairs(spec_of(found[1], "subnetwork", 92))[0]
+    other = spec_of(found[1], "subnetwork", 92).split()[0]
     assert not torch.equal(other, longest)
 
 
 def test_all_conditions_of_a_seed_share_pairs_and_fresh_weights(made):
     machine, _, found, _ = made
-    conditions = [name for name in ex.CONDITIONS if name != "full_model"]
+    conditions = [name for name in CONDITIONS if name != "full_model"]
     reference = start_of(found[0], "random_initialisation", machine).params
     assert all(torch.equal(tensor, reference[name]) for name, tensor in fresh_of(found[0]).items())
-    pairs = ex._transfer_pairs(spec_of(found[0], "random_initialisation"))
+    pairs = spec_of(found[0], "random_initialisation").split()
     for condition in conditions:
         begin = start_of(found[0], condition, machine)
         for name, mask in begin.frozen.items():
             assert torch.equal(begin.params[name][~mask], reference[name][~mask])
-        assert all(map(torch.equal, ex._transfer_pairs(spec_of(found[0], condition)), pairs))
+        assert all(map(torch.equal, spec_of(found[0], condition).split(), pairs))
     other = start_of(found[1], "random_initialisation", machine).params
     assert not torch.equal(other["transformer.wte.weight"], reference["transformer.wte.weight"])
 
@@ -365,8 +348,8 @@ STARTS = {
 
 
 def test_conditions_are_those_that_are_described_here():
-    assert list(STARTS) == list(ex.CONDITIONS)
-    assert list(STARTS)[:8] == list(ex.MAIN_CONDITIONS)
+    assert list(STARTS) == CONDITIONS
+    assert tuple(STARTS)[:8] == starts.MAIN
 
 
 @pytest.mark.parametrize("condition", STARTS)
@@ -438,13 +421,13 @@ def test_controls_of_two_seeds_are_independent_draws(made, condition):
     machine, _, found, _ = made
     masks = [start_of(one, condition, machine).frozen for one in found]
     one, other = (Subnetwork(mask, found[0].subnetwork.weights) for mask in masks)
-    shared = one.overlap(other).iloc[-1]
-    expected = shared.by_chance
+    shared = one.overlap(other)[-1]
+    expected = shared["by_chance"]
     if condition == "complement_as_described":  # both are drawn outside of something
-        outside = (~found[0].subnetwork).overlap(~Subnetwork(found[1].subnetwork.masks, one.weights)).iloc[-1].both
+        outside = (~found[0].subnetwork).overlap(~Subnetwork(found[1].subnetwork.masks, one.weights))[-1]["both"]
         places = [(~sub.subnetwork).size for sub in found]
         expected = one.size / places[0] * other.size / places[1] * outside
-    assert shared.both == pytest.approx(expected, rel=0.2)
+    assert shared["both"] == pytest.approx(expected, rel=0.2)
 
 
 @pytest.mark.parametrize("groups", [[], ["norms"], ["embeddings", "biases"]])
@@ -461,13 +444,13 @@ def test_only_the_named_groups_are_inherited(made, groups):
 
 def test_arguments_decide_only_what_a_condition_leaves_open(made):
     found = made[2]
-    for name, condition in ex.CONDITIONS.items():
-        spec = spec_of(found[0], name, inherit=["norms"], freeze=False)
-        assert spec["inherit"] == (["norms"] if condition.inherit is None else list(condition.inherit))
-        assert spec["freeze"] is False  # no condition insists on holding
+    for name in CONDITIONS:
+        condition, spec = starts.CONDITIONS[name], spec_of(found[0], name, inherit=["norms"], freeze=False)
+        assert spec.inherit == (("norms",) if condition.inherit is None else condition.inherit)
+        assert spec.freeze is False  # no condition insists on holding
         plain = spec_of(found[0], name)
-        assert plain["inherit"] == list(STARTS[name][2])
-        assert plain["freeze"] == STARTS[name][1]
+        assert plain.inherit == STARTS[name][2]
+        assert plain.freeze == STARTS[name][1]
 
 
 def test_subnetwork_that_is_not_frozen_starts_from_the_same_weights(made):
@@ -488,7 +471,7 @@ def test_subnetwork_that_is_not_frozen_starts_from_the_same_weights(made):
 )
 def test_missing_source_is_named(made, tmp_path, kinds, message):
     with pytest.raises(FileNotFoundError, match=message):
-        list(ex._starts([spec_of(made[2][0], "subnetwork")], with_sources(made, tmp_path, kinds)))
+        list(ex.starts_of([spec_of(made[2][0], "subnetwork")], with_sources(made, tmp_path, kinds)))
 
 
 # Stacks
@@ -502,13 +485,14 @@ def trained(machine, specs):
         results.append(plain(*args, **settings))
         return results[-1]
 
-    assert len({canonical_json(ex._shared(spec)) for spec in specs}) == 1
+    specs = [spec.json() for spec in specs]
+    assert len({canonical_json(ex.COST.alike(spec)) for spec in specs}) == 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ex, "transfer", keep)
         ex._train_transfers(specs, machine, lambda steps: None)
     (result,) = results
     metas = [machine.store.get("transfer", spec)[1] for spec in specs]
-    return [(unstack(result.params, k), {**meta, "seconds": 0}) for k, meta in enumerate(metas)]
+    return [(unstack(result.params, k), {**meta, "seconds": 0, "made_by": None}) for k, meta in enumerate(metas)]
 
 
 def assert_same_training(one, other):
@@ -529,11 +513,11 @@ def assert_a_mixed_stack_equals_single_runs(machine, found, conditions, dtype):
     for i, condition in enumerate(conditions):
         k = 8 * i + i % 8
         (alone,) = trained(machine, [specs[k]])
-        assert specs[k]["copied"] == ex.CONDITIONS[condition].copied
+        assert specs[k].copied == starts.CONDITIONS[condition].copied
         assert_same_training(alone, together[k])
 
 
-MIXED = [name for name in ex.CONDITIONS if name != "full_model"]
+MIXED = [name for name in CONDITIONS if name != "full_model"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -566,16 +550,16 @@ def test_full_model_in_a_mixed_stack_equals_a_single_run_to_the_bit(made, first)
 
 def test_every_condition_in_one_stack_gives_the_results_of_smaller_stacks(made, everything):
     table = everything[1]
-    assert len(table) == len(ex.CONDITIONS) * 4
-    same = table[table.start.isin(ex.MAIN_CONDITIONS)].reset_index(drop=True)
+    assert len(table) == len(CONDITIONS) * 4
+    same = table[table.start.isin(starts.MAIN)].reset_index(drop=True)
     assert_same_runs(same, made[3], check_exact=True)
 
 
 def test_runs_of_one_length_share_a_stack_whatever_they_start_from(made, whole, tmp_path):
     machine = open_machine(tmp_path, stack=1024)
-    found = [*made[2], dataclasses.replace(made[2][0], spec={**made[2][0].spec, "penalty": 1e-3})]
-    specs = specs_of(found, conditions=tuple(ex.CONDITIONS), draws=(0, 1))
-    assert list(map(len, chunks_of(specs, machine))) == [len(ex.CONDITIONS) * 3 * 2 * 2]
+    found = [*made[2], dataclasses.replace(made[2][0], spec=dataclasses.replace(made[2][0].spec, penalty=1e-3))]
+    specs = specs_of(found, conditions=CONDITIONS, draws=(0, 1))
+    assert list(map(len, chunks_of(specs, machine))) == [len(CONDITIONS) * 3 * 2 * 2]
     others = specs_of(made[2], conditions=["subnetwork"])
     for change in (
         {"lr": 1e-3}, {"target": 1.0}, {"dtype": "bfloat16"}, {"computation": "ab"}, {"all_positions": True},
@@ -590,7 +574,7 @@ def test_runs_of_one_length_share_a_stack_whatever_they_start_from(made, whole, 
 
 
 def history_steps(machine, spec):
-    return [row["step"] for row in machine.store.get("transfer", spec)[1]["history"]]
+    return [row["step"] for row in machine.store.get("transfer", spec.json())[1]["history"]]
 
 
 def test_epochs_give_every_training_set_a_length_of_its_own(made, tmp_path):
@@ -601,7 +585,7 @@ def test_epochs_give_every_training_set_a_length_of_its_own(made, tmp_path):
     assert table.n_disambiguation.tolist() == [0, 6, 0, 6]
     assert table.steps.tolist() == [10, 15, 10, 15]
     specs = specs_of(found, **settings)
-    assert [(spec["steps"], spec["every"]) for spec in specs] == [(10, 2), (15, 3)] * 2
+    assert [(spec.steps, spec.every) for spec in specs] == [(10, 2), (15, 3)] * 2
     histories = [history_steps(machine, spec) for spec in specs]
     assert histories == [[2, 4, 6, 8, 10], [3, 6, 9, 12, 15]] * 2
     chunks = chunks_of(specs, machine)
@@ -613,7 +597,7 @@ def test_epochs_give_every_training_set_a_length_of_its_own(made, tmp_path):
 )
 def test_an_epoch_ends_with_a_batch_that_need_not_be_full(made, ambiguous, n, batch, epoch):
     spec = spec_of(made[2][0], "subnetwork", n, ambiguous=ambiguous, batch=batch, epochs=7)
-    assert (spec["steps"], spec["every"]) == (7 * epoch, epoch)
+    assert (spec.steps, spec.every) == (7 * epoch, epoch)
 
 
 def test_epochs_stand_in_place_of_steps(made):
@@ -621,7 +605,7 @@ def test_epochs_stand_in_place_of_steps(made):
     in_epochs = [specs_of(found, epochs=3, steps=steps, every=every) for steps, every in ((5, 1), (50, 7))]
     assert in_epochs[0] == in_epochs[1]
     assert specs_of(found, epochs=0) == specs_of(found)
-    assert {(spec["steps"], spec["every"]) for spec in specs_of(found, epochs=0)} == {(12, 4)}
+    assert {(spec.steps, spec.every) for spec in specs_of(found, epochs=0)} == {(12, 4)}
 
 
 def test_stopping_at_a_perfect_validation_changes_no_result(made, tmp_path):
@@ -647,7 +631,7 @@ def test_stopping_at_a_perfect_validation_changes_no_result(made, tmp_path):
     for spec, other, steps in zip(
         specs_of(found, **names), specs_of(found, **names, target=1.0), stopped.steps, strict=True
     ):
-        whole, part = (machine.store.get("transfer", one)[1]["history"] for one in (spec, other))
+        whole, part = (machine.store.get("transfer", one.json())[1]["history"] for one in (spec, other))
         assert part == whole[: steps // 2]
 
 
@@ -683,7 +667,7 @@ def test_complete_subnetwork_masks_the_embeddings_too(made, whole):
 
 def test_accuracies_of_complete_subnetworks_are_those_of_hugging_face_models(made, whole):
     for base, one in zip(made[1], whole[1], strict=True):
-        masks, test, source = one.subnetwork.masks, ex._subtask_pairs(one.spec)[2], plainly(base.params)
+        masks, test, source = one.subnetwork.masks, one.spec.split()[2], plainly(base.params)
         inside = {name: w * masks[name] if name in masks else w for name, w in source.items()}
         outside = {name: w * ~masks[name] if name in masks else w for name, w in source.items()}
         expected = {
@@ -723,6 +707,15 @@ def test_masked_names_are_not_inherited(whole, inherit):
     assert begin.inherited == sum(GROUPS[group] for group in inherit if group in ("norms", "biases"))
 
 
+def test_starts_of_a_complete_subnetwork_need_a_complete_search(made, whole):
+    named = [name for name, one in starts.CONDITIONS.items() if one.complete]
+    assert named == ["complete_subnetwork_alone", "complete_sampled_alone"]
+    # They begin as the starts of the same name do, and are the same runs.
+    assert specs_of(whole[1], conditions=named) == specs_of(whole[1], conditions=["subnetwork_alone", "sampled_alone"])
+    with pytest.raises(ValueError, match="'complete_sampled_alone' needs a search with complete = True, seed 0 has"):
+        specs_of(made[2], conditions=["subnetwork", "complete_sampled_alone"])
+
+
 def test_full_model_with_a_complete_subnetwork_is_the_base_itself(made, whole):
     begin = start_of(whole[1][0], "full_model", whole[0])
     assert all(torch.equal(begin.params[name], tensor) for name, tensor in made[1][0].params.items())
@@ -758,7 +751,7 @@ def test_first_draw_is_what_there_is_without_the_argument(made, tmp_path):
     same = ["start", "seed", "n_disambiguation", "frozen", "inherited", "density"]
     pd.testing.assert_frame_equal(first[same], other[same])
     histories = [
-        machine.store.get("transfer", spec)[1]["history"]
+        machine.store.get("transfer", spec.json())[1]["history"]
         for spec in specs_of(found, conditions=conditions, draws=(0, 3))
     ]
     assert len({canonical_json([row["loss"] for row in history]) for history in histories}) == len(histories)
@@ -771,7 +764,7 @@ def test_every_draw_has_fresh_weights_and_pairs_of_its_own(made):
     fresh = [start_of(found[0], "random_initialisation", machine, draws=[draw]).params for draw in draws]
     for params, word in zip(fresh, words, strict=True):
         assert all(torch.equal(params[name], tensor) for name, tensor in fresh_of(found[0], *word).items())
-    pairs = [ex._transfer_pairs(spec_of(found[0], "subnetwork", draws=[draw])) for draw in draws]
+    pairs = [spec_of(found[0], "subnetwork", draws=[draw]).split() for draw in draws]
     masks = [start_of(found[0], "sampled_as_described", machine, draws=[draw]).frozen for draw in draws]
     outside = [start_of(found[0], "complement_as_described", machine, draws=[draw]).frozen for draw in draws]
     for i, j in itertools.combinations(range(3), 2):
@@ -789,23 +782,22 @@ def test_every_draw_has_fresh_weights_and_pairs_of_its_own(made):
             assert torch.equal(begin.params[name][mask], bases[0].params[name][mask])
     full = [start_of(found[0], "full_model", machine, draws=[draw]).params for draw in draws]
     assert all(torch.equal(params[name], bases[0].params[name]) for params in full for name in params)
-    seeds = {ex._transfer_seed(spec) for spec in specs_of(found, draws=draws)}  # of dropout and of the samples' order
+    seeds = {spec.seed for spec in specs_of(found, draws=draws)}  # of dropout and of the samples' order
     assert len(seeds) == 6
 
 
 def test_pairs_are_drawn_once_and_stay_as_they_are(made):
     _, bases, found, _ = made
     base, spec = bases[0].spec, spec_of(found[0], "subnetwork")
-    for again in (lambda: ex._base_pairs(base)[0], lambda: ex._transfer_pairs(spec)[1]):
+    for again in (lambda: base.split()[0], lambda: spec.split()[1]):
         assert again() is again()
     # After all that was done with them.
-    plain = ex._split.__wrapped__(12, (80, 20, 20), base["seed"], "base")
-    assert all(map(torch.equal, ex._base_pairs(base), plain))
-    plain = ex._split.__wrapped__(12, (80, 20, 20), base["seed"], "discovery")
-    assert all(map(torch.equal, ex._subtask_pairs(found[0].spec), plain))
-    ambiguous, validation, test, pool = ex._drawn_pairs.__wrapped__(12, base["seed"], 0, 12, 20, 20)
-    expected = torch.cat([ambiguous, pool[:6]]), validation, test
-    assert all(map(torch.equal, ex._transfer_pairs(spec), expected))
+    for one, stage in ((base, "base"), (found[0].spec, "discovery")):
+        assert all(map(torch.equal, one.split(), split_pairs(12, (80, 20, 20), generator(base.seed, stage, "pairs"))))
+    rng = generator(base.seed, "transfer", "pairs")
+    ambiguous = ambiguous_pairs(12, 12, rng)
+    validation, test, pool = unambiguous_pairs(12, [20, 20, 12 * 11 - 40], rng)
+    assert all(map(torch.equal, spec.split(), (torch.cat([ambiguous, pool[:6]]), validation, test)))
 
 
 # What is said before any training
@@ -913,118 +905,9 @@ def test_complement_of_a_large_subnetwork_is_refused_before_training(untrained_w
     assert specs_of(dense, conditions=["subnetwork", "sampled_as_released"])
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"device": "cuda:77"}, "device = 'cuda:77' is not available; this machine has cpu"),
-        ({"workers": -1}, "workers = -1"),
-        ({"stack": -1}, "stack = -1: expected 1 or more, or 0"),
-    ],
-)
-def test_machine_that_is_not_there_is_refused(tmp_path, settings, message):
-    with pytest.raises(ValueError, match=message):
-        open_machine(tmp_path, **settings)
-
-
-def test_store_that_cannot_be_written_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file/store"):
-        open_machine(tmp_path / "file" / "store")
-
-
 def tiny(steps, seed, **changes):
     """As much of a base model's spec as is needed to plan its training."""
     return {"steps": steps, "seed": seed, "batch": 8, "p": 5, "numbers": 12, "n_layer": 1, "n_embd": 16, **changes}
-
-
-# The machine
-
-
-@pytest.mark.parametrize(
-    ("able", "expected"),
-    [
-        ({"architecture": "x86_64", "amx_bf16": True, "avx512_bf16": False}, "bfloat16"),
-        ({"architecture": "x86_64", "amx_bf16": False, "avx512_bf16": True}, "bfloat16"),
-        ({"architecture": "x86_64", "amx_bf16": True, "avx512_bf16": True}, "bfloat16"),
-        ({"architecture": "x86_64", "amx_bf16": False, "avx512_bf16": False, "avx512_f": True}, "float32"),
-        ({"architecture": "x86", "amx_bf16": False, "avx512_bf16": False}, "float32"),
-        ({"architecture": "aarch64", "bf16": False}, "bfloat16"),
-        ({"architecture": "arm64", "bf16": True}, "bfloat16"),
-        ({}, "bfloat16"),
-    ],
-)
-def test_bfloat16_is_kept_where_the_processor_does_not_only_imitate_it(tmp_path, monkeypatch, able, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
-    machine = open_machine(tmp_path)
-    assert machine.dtype("bfloat16") == expected
-    assert machine.dtype("float32") == "float32"
-    with pytest.raises(ValueError, match="dtype = 'float16': expected one of float32, bfloat16"):
-        machine.dtype("float16")
-
-
-@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_type_on_a_gpu_is_what_was_asked_for(tmp_path, monkeypatch, device):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: pytest.fail("of the processor"), raising=False)
-    machine = ex.Machine(Store(tmp_path), device, 0, 0)
-    assert [machine.dtype(name) for name in ex.DTYPES] == list(ex.DTYPES)
-    with pytest.raises(ValueError, match="dtype = 'half'"):
-        machine.dtype("half")
-
-
-def test_processes_are_the_workers_or_the_cores_or_one_on_a_gpu(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
-    wanted = {("cpu", 0): 3, ("cpu", 2): 2, ("cuda", 0): 1, ("cuda:1", 4): 4}
-    for (device, workers), count in wanted.items():
-        assert ex.Machine(Store(tmp_path), device, workers, 8).processes == count
-
-
-def room_for(monkeypatch, spec, models, processes=1):
-    """Let the free memory be twice what so many models need in each of the processes."""
-    monkeypatch.setattr(jobs, "free_memory", lambda device: int(2 * processes * models * ex.memory_of(spec)))
-
-
-@pytest.mark.parametrize(
-    ("room", "stack", "device", "expected"),
-    [
-        (0, 64, "cpu", 1), (0.3, 64, "cpu", 1), (1, 64, "cpu", 1), (1.9, 64, "cpu", 1), (2, 64, "cpu", 2),
-        (3.9, 64, "cpu", 2), (8, 64, "cpu", 8), (15.9, 64, "cpu", 8), (63, 64, "cpu", 32), (1e6, 64, "cpu", 64),
-        (1e6, 3, "cpu", 3), (5, 3, "cpu", 3), (2.5, 3, "cpu", 2), (0, 1, "cpu", 1), (100, 0, "cpu", 24),
-        (20, 0, "cpu", 16), (0, 0, "cpu", 1), (100, 0, "cuda", 64), (1e6, 0, "cuda", 1024), (1e6, 0, "cuda:1", 1024),
-        (1e6, 5, "cuda", 5),
-    ],
-)  # fmt: skip
-def test_stack_is_a_power_of_two_that_fits_and_never_above_what_was_asked(
-    tmp_path, monkeypatch, room, stack, device, expected
-):
-    spec = tiny(5, 0)
-    for processes in (1, 3):
-        room_for(monkeypatch, spec, room, processes)
-        assert ex.Machine(Store(tmp_path), device, processes, stack).fits(ex.memory_of(spec)) == expected
-
-
-def test_free_memory_is_asked_of_the_device(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: asked.append(device) or (123, 456))
-    assert jobs.free_memory("cuda:1") == 123
-    assert asked == [torch.device("cuda:1")]
-
-
-def test_free_memory_of_the_processor_is_what_the_system_says(monkeypatch):
-    monkeypatch.setattr(Path, "read_text", lambda path: "MemTotal: 99 kB\nMemAvailable:   7 kB\nSwapFree: 5 kB\n")
-    assert jobs.free_memory("cpu") == 7 * 1024
-    monkeypatch.setattr(Path, "read_text", lambda path: "MemTotal: 99 kB\n")
-    assert jobs.free_memory("cpu") == 4 * 2**30
-
-    def missing(path):
-        raise FileNotFoundError(path)
-
-    monkeypatch.setattr(Path, "read_text", missing)
-    assert jobs.free_memory("cpu") == 4 * 2**30
-
-
-@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="not Linux")
-def test_free_memory_is_above_nothing_and_below_all():
-    assert 0 < jobs.free_memory("cpu") < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @pytest.mark.parametrize(("n_layer", "n_embd", "numbers"), [(1, 16, 12), (2, 128, 1000), (5, 64, 300), (1, 256, 50)])
@@ -1032,36 +915,40 @@ def test_memory_of_a_model_is_above_that_of_its_parameters(n_layer, n_embd, numb
     model = gpt2(vocab=numbers + 1, n_layer=n_layer, n_embd=n_embd, n_head=2)
     count = sum(parameter.numel() for parameter in model.parameters())
     spec = tiny(1, 0, n_layer=n_layer, n_embd=n_embd, numbers=numbers, batch=1)
-    assert ex.memory_of(spec) > 4 * 12 * count
+    assert ex.COST.memory(spec) > 4 * 12 * count
 
 
 def test_memory_of_a_model_grows_with_all_that_needs_memory(made):
     base = tiny(5, 0)
     more = {"n_layer": 2, "n_embd": 32, "numbers": 24, "batch": 16, "steps": 1000}
-    assert all(ex.memory_of({**base, name: value}) > ex.memory_of(base) for name, value in more.items())
-    assert ex.memory_of({**base, "all_positions": True}) > ex.memory_of({**base, "all_positions": False})
-    for spec in (made[2][0].spec, spec_of(made[2][0], "subnetwork")):  # sizes of the model are in the base's spec
+    assert all(ex.COST.memory({**base, name: value}) > ex.COST.memory(base) for name, value in more.items())
+    assert ex.COST.memory({**base, "all_positions": True}) > ex.COST.memory({**base, "all_positions": False})
+    for spec in (
+        made[2][0].spec.json(),
+        spec_of(made[2][0], "subnetwork").json(),
+    ):  # sizes of the model are in the base's spec
         for name in ("batch", "steps"):
-            assert ex.memory_of({**spec, name: 1000}) > ex.memory_of(spec)
+            assert ex.COST.memory({**spec, name: 1000}) > ex.COST.memory(spec)
         text = canonical_json(spec)
         for name, value in (("n_layer", 1), ("n_embd", 16), ("numbers", 12)):
             larger = json.loads(text.replace(f'"{name}":{value}', f'"{name}":{2 * value}'))
-            assert ex.memory_of(larger) > ex.memory_of(spec)
+            assert ex.COST.memory(larger) > ex.COST.memory(spec)
 
 
 MEMORY = """
 import ctypes, gc, re, sys, torch
 from pathlib import Path
-from sicore import experiments as ex
+from companion.arithmetic import stages as ex
+from companion.arithmetic.specs import Base, Search
 
 torch.set_num_threads(1)
-built = lambda spec: dict(ex._build(spec, seed=spec["seed"]).named_parameters())
+built = lambda base: dict(base.build(seed=base.seed).named_parameters())
 ex._train_bases = lambda specs, machine, progress: [
-    machine.store.put("base", spec, built(spec), {"history": []}) for spec in specs
+    machine.store.put("base", spec, built(Base.of(spec)), {"history": []}) for spec in specs
 ]
 ex._find_subnetworks = lambda specs, machine, progress: [
     machine.store.put("subnetwork", spec, {
-        name: torch.rand_like(built(spec["base"])[name]) < 0.3 for name in ex.masked_names(spec)
+        name: torch.rand_like(built(Search.of(spec).base)[name]) < 0.3 for name in Search.of(spec).masked()
     }, {"history": []}) for spec in specs
 ]
 ex.Machine.fits = lambda machine, memory: 64
@@ -1074,7 +961,7 @@ def noted(chunk, machine, progress):
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = taken("VmRSS")
     plain(chunk, machine, progress)
-    specs.append((len(chunk), taken("VmHWM") - before, ex.memory_of(chunk[0])))
+    specs.append((len(chunk), taken("VmHWM") - before, ex.COST.memory(chunk[0])))
 
 ex._train_transfers = noted
 machine = ex.Machine.open(store=sys.argv[1], workers=1)
@@ -1094,194 +981,6 @@ def test_memory_of_a_model_is_above_what_a_training_takes(tmp_path):
     assert models == 8
     parameters = 4 * sum(p.numel() for p in gpt2(vocab=101, n_layer=2, n_embd=128, n_head=4).parameters())
     assert 5 * parameters < taken / models < estimate
-
-
-@pytest.mark.parametrize(("count", "stack", "workers"), [(1, 8, 1), (7, 8, 2), (20, 8, 1), (20, 3, 4), (5, 1, 2)])
-def test_chunks_hold_every_run_once_and_no_more_than_a_stack(tmp_path, count, stack, workers):
-    machine = open_machine(tmp_path, stack=stack, workers=workers)
-    specs = [tiny(5, seed) for seed in range(count)]
-    chunks = chunks_of(specs, machine)
-    assert sorted(spec["seed"] for chunk in chunks for spec in chunk) == list(range(count))
-    assert max(map(len, chunks)) <= stack
-    assert len(chunks) >= min(workers, count)
-
-
-def test_chunks_never_mix_what_cannot_train_together(tmp_path):
-    specs = [{"steps": steps, "batch": 8, "base": tiny(5, seed)} for seed in range(4) for steps in (5, 6)]
-    chunks = chunks_of(specs, open_machine(tmp_path))
-    assert all(len({spec["steps"] for spec in chunk}) == 1 for chunk in chunks)
-    assert sum(map(len, chunks)) == 8
-
-
-def test_chunks_hold_no_more_than_the_memory(tmp_path, monkeypatch):
-    machine, specs = open_machine(tmp_path, stack=8), [tiny(5, seed) for seed in range(12)]
-    for room, sizes in ((100, [6, 6]), (5, [4, 4, 4]), (0, [1] * 12)):
-        room_for(monkeypatch, specs[0], room)
-        assert list(map(len, chunks_of(specs, machine))) == sizes
-
-
-# Who makes what, and when
-
-
-def put_seed(machine, specs):
-    for spec in specs:
-        machine.store.put("thing", spec, {"seed": torch.tensor(spec["seed"])}, {})
-
-
-def seeds_of(found):
-    return [int(tensors["seed"]) for tensors, _ in found]
-
-
-def test_long_chunks_are_made_first(tmp_path):
-    machine, order = open_machine(tmp_path), []
-
-    def job(specs, machine, progress):
-        order.append([spec["seed"] for spec in specs])
-        put_seed(machine, specs)
-
-    # A stack of three takes longer than a single one of twice as many steps.
-    specs = [tiny(5, 0), tiny(50, 1), tiny(30, 2), tiny(60, 3), tiny(30, 4), tiny(30, 5)]
-    assert seeds_of(ex._make("thing", specs, machine, job)) == [0, 1, 2, 3, 4, 5]
-    assert order == [[2, 4, 5], [3], [1], [0]]
-
-
-def test_only_what_is_missing_of_a_chunk_is_made(tmp_path):
-    machine, order, steps = open_machine(tmp_path), [], []
-    specs = [tiny(5, seed) for seed in range(4)]
-    put_seed(machine, specs[1:3])
-
-    def job(specs, machine, progress):
-        order.append([spec["seed"] for spec in specs])
-        put_seed(machine, specs)
-        progress(len(specs))
-        steps.append(progress)
-
-    assert seeds_of(ex._make("thing", specs, machine, job)) == [0, 1, 2, 3]
-    assert order == [[0, 3]]
-
-
-@pytest.fixture
-def another():
-    """Holds the locks of objects until it is let go, and may do something before."""
-    held, release, threads = threading.Event(), threading.Event(), []
-
-    def begin(machine, specs, before=lambda: None):
-        paths = [machine.store.path("thing", spec).with_suffix(".lock") for spec in specs]
-        paths[0].parent.mkdir(parents=True, exist_ok=True)
-
-        def hold():
-            with contextlib.ExitStack() as locks:
-                for path in paths:
-                    locks.enter_context(FileLock(str(path)))
-                held.set()
-                release.wait(20)
-                before()
-
-        threads.append(threading.Thread(target=hold, daemon=True))
-        threads[0].start()
-        assert held.wait(20)
-        return release
-
-    yield begin
-    release.set()
-    for thread in threads:
-        thread.join(20)
-
-
-def job_that_lets_go_after(count, release, order):
-    guard = threading.Lock()
-
-    def job(specs, machine, progress):
-        put_seed(machine, specs)
-        with guard:
-            order.extend(spec["seed"] for spec in specs)
-            if len(order) == count:
-                release.set()
-
-    return job
-
-
-def test_chunk_that_another_is_making_is_made_at_the_end(tmp_path, another):
-    machine, order = open_machine(tmp_path, stack=1), []
-    specs = [tiny(50, 0), tiny(40, 1), tiny(30, 2), tiny(20, 3)]
-    job = job_that_lets_go_after(3, another(machine, specs[:1]), order)
-    assert seeds_of(ex._make("thing", specs, machine, job)) == [0, 1, 2, 3]
-    assert order == [1, 2, 3, 0]
-
-
-def test_chunk_that_another_has_made_is_not_made_again(tmp_path, another):
-    machine, order = open_machine(tmp_path, stack=1), []
-    specs = [tiny(50, 0), tiny(40, 1), tiny(30, 2)]
-    job = job_that_lets_go_after(2, another(machine, specs[:1], lambda: put_seed(machine, specs[:1])), order)
-    assert seeds_of(ex._make("thing", specs, machine, job)) == [0, 1, 2]
-    assert order == [1, 2]
-
-
-@pytest.fixture
-def threads_as_processes(monkeypatch):
-    """Worker processes take seconds to start; who makes what when is the same with threads."""
-    jobs._workers.cache_clear()
-    monkeypatch.setattr(jobs, "_steps_done", None)
-    monkeypatch.setattr(jobs, "keep_freed_memory", lambda: None)
-    monkeypatch.setattr(jobs, "leave_with_parent", lambda parent: None)
-    monkeypatch.setattr(
-        jobs, "ProcessPoolExecutor",
-        lambda workers, context, start, given: ThreadPoolExecutor(workers, initializer=start, initargs=given),
-    )  # fmt: skip
-    yield
-    jobs._workers.cache_clear()
-
-
-@pytest.mark.usefixtures("threads_as_processes")
-@pytest.mark.parametrize("locked", [(0, 1), (2,), (1, 3)])
-def test_processes_make_at_the_end_what_another_is_making(tmp_path, another, enough_work, locked):
-    # As many chunks are held as there are processes: none must wait for them while there is other work.
-    machine, order = open_machine(tmp_path, stack=1, workers=2), []
-    specs = [tiny(60 - 10 * seed, seed) for seed in range(5)]
-    free = {0, 1, 2, 3, 4} - set(locked)
-    job = job_that_lets_go_after(len(free), another(machine, [specs[k] for k in locked]), order)
-    assert seeds_of(ex._make("thing", specs, machine, job)) == [0, 1, 2, 3, 4]
-    assert set(order[: len(free)]) == free
-    assert sorted(order[len(free) :]) == list(locked)
-    assert len(enough_work) == 1
-
-
-@pytest.mark.usefixtures("threads_as_processes", "enough_work")
-def test_processes_stay_for_the_next_stage_but_not_after_an_error(tmp_path, monkeypatch):
-    plain, pools = jobs.ProcessPoolExecutor, []
-    monkeypatch.setattr(jobs, "ProcessPoolExecutor", lambda *given: pools.append(plain(*given)) or pools[-1])
-    machine = open_machine(tmp_path, stack=1, workers=2)
-
-    def fail(specs, machine, _):
-        raise OSError("no space left")
-
-    def make(specs, machine, _):
-        put_seed(machine, specs)
-
-    for number, job in enumerate([make, make, fail, make]):
-        specs = [tiny(5, 10 * number), tiny(5, 10 * number + 1)]
-        if job is fail:
-            with pytest.raises(OSError, match="no space left"):
-                ex._make("thing", specs, machine, job)
-        else:
-            assert seeds_of(ex._make("thing", specs, machine, job)) == [10 * number, 10 * number + 1]
-    assert len(pools) == 2
-
-
-@pytest.mark.parametrize(
-    ("operations", "device", "workers", "started"),
-    [(4e11, "cpu", 2, 0), (6e11, "cpu", 2, 1), (6e11, "cpu", 1, 0), (4e11, "cuda", 2, 1), (6e11, "cuda", 0, 0)],
-)
-@pytest.mark.usefixtures("threads_as_processes")
-def test_processes_are_started_only_for_enough_work(
-    tmp_path, monkeypatch, enough_work, operations, device, workers, started
-):
-    monkeypatch.setattr(ex, "_operations", lambda spec: operations / 2)
-    monkeypatch.setattr(jobs, "free_memory", lambda device: 2**40)
-    machine = ex.Machine(Store(tmp_path), device, workers, 1)
-    found = ex._make("thing", [tiny(5, 0), tiny(5, 1)], machine, lambda specs, machine, _: put_seed(machine, specs))
-    assert seeds_of(found) == [0, 1]
-    assert len(enough_work) == started
 
 
 def test_a_transfer_that_diverges_is_marked_and_has_no_accuracy(made, tmp_path):
@@ -1307,58 +1006,16 @@ def test_a_base_or_a_search_that_diverges_is_an_error_and_the_others_are_kept(ma
     monkeypatch.setattr(ex, "discover", discover)
     with pytest.raises(FloatingPointError, match=r"search of seed 1 with penalty 1e-06 \(step 7\) diverged"):
         ex.subnetworks(machine, made[1], **FIND)
-    assert [machine.store.get("subnetwork", one.spec) is not None for one in made[2]] == [True, False]
-
-
-def test_every_chunk_that_is_made_has_a_line_in_the_log(tmp_path):
-    machine, told = open_machine(tmp_path, stack=2), []
-
-    def job(specs, machine, progress):
-        progress(6000)  # so many steps a checkpoint has spared
-        progress(2)
-        progress(2)
-        time.sleep(0.05)
-        put_seed(machine, specs)
-
-    specs = [tiny(5, 0), tiny(5, 1)]
-    for _ in range(2):  # the second time all is there, and there is nothing to tell
-        assert jobs.run("thing", specs, machine, job, told.append, False)
-    (line,) = (machine.store.root / "log.txt").read_text().splitlines()
-    assert told == [6000, 2, 2]
-    assert all(machine.store.path("thing", spec).stem[:12] in line for spec in specs)
-    rate = float(line.split(" samples/s")[0].split()[-1].replace(",", ""))
-    assert 0 < rate <= 4 * 8 / 0.05, "four steps of eight samples"
-    assert float(line.split(" MiB")[0].split()[-1].replace(",", "")) > 10
+    assert [machine.store.get("subnetwork", one.spec.json()) is not None for one in made[2]] == [True, False]
 
 
 def test_operations_are_six_for_every_weight_token_and_step(made):
     # 3072 weights in the matrices, 12 numbers of width 16; 8 samples of 4 tokens, 30 steps.
     by_hand = 6 * (3072 + 192) * 8 * 4 * 30
-    assert ex._operations(made[1][0].spec) == by_hand
-    assert ex._operations({**made[2][0].spec, "batch": 8, "steps": 30}) == by_hand
-    assert ex._operations({**spec_of(made[2][0], "subnetwork"), "batch": 16, "steps": 15}) == by_hand
-
-
-def test_run_says_whether_the_chunk_was_made(tmp_path, another):
-    machine, order = open_machine(tmp_path), []
-    release = another(machine, [tiny(5, 0)])
-    job = job_that_lets_go_after(9, release, order)
-    began = time.monotonic()
-    assert jobs.run("thing", [tiny(5, 0)], machine, job, None, False) is False
-    assert time.monotonic() - began < 5
-    assert order == []
-    assert jobs.run("thing", [tiny(5, 1)], machine, job, None, False) is True
-    release.set()
-    assert jobs.run("thing", [tiny(5, 0)], machine, job, None, True) is True
-    assert order == [1, 0]
-
-
-def test_timeout_inside_a_training_is_not_taken_for_a_lock(tmp_path):
-    def job(specs, machine, progress):
-        raise TimeoutError("the file server does not answer")
-
-    with pytest.raises(TimeoutError, match="file server"):
-        ex._make("thing", [tiny(5, 0)], open_machine(tmp_path), job)
+    source, run = made[2][0].spec, spec_of(made[2][0], "subnetwork")
+    assert ex.COST.operations(made[1][0].spec.json()) == by_hand
+    assert ex.COST.operations(dataclasses.replace(source, batch=8, steps=30).json()) == by_hand
+    assert ex.COST.operations(dataclasses.replace(run, batch=16, steps=15).json()) == by_hand
 
 
 def test_interrupted_stage_keeps_what_was_finished(made, tmp_path, monkeypatch):
@@ -1382,8 +1039,7 @@ def test_interrupted_stage_keeps_what_was_finished(made, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("stage", ["_train_bases", "_find_subnetworks", "_train_transfers"])
 def test_stage_that_was_killed_goes_on_from_its_checkpoint_to_the_same_bits(made, tmp_path, monkeypatch, stage):
-    defaults = {**training.train.__kwdefaults__, "checkpoint_seconds": 0.0}
-    monkeypatch.setattr(training.train, "__kwdefaults__", defaults)
+    monkeypatch.setattr(ex, "Resume", functools.partial(ex.Resume, seconds=0.0))
     machine, plain, told, begun = open_machine(tmp_path), getattr(ex, stage), [], []
 
     def killed(specs, machine, progress):
@@ -1410,82 +1066,28 @@ def test_base_model_that_reaches_its_target_stops(tmp_path):
     assert base.history.step.tolist() == [10]
 
 
+def test_bases_and_masks_have_a_row_a_seed_and_little_of_one_that_was_given_up(made):
+    bases, found = made[1:3]
+    table = ex.bases_and_masks(bases, found, [99, *(base.seed for base in bases)])
+    assert table["seed"].tolist() == [*(base.seed for base in bases), 99]
+    assert (table["n_layer"] == BASE["n_layer"]).all()
+    assert table["base_steps"].tolist()[:-1] == [base.meta["steps_taken"] for base in bases]
+    assert table["density"].tolist()[:-1] == [one.subnetwork.density for one in found]
+    assert table["subtask_accuracy"].tolist()[:-1] == [one.meta["accuracy"] for one in found]
+    assert table.iloc[-1].drop(["seed", "n_layer"]).isna().all()
+
+
 def test_base_model_that_has_not_learned_by_the_limit_is_left_out(made, tmp_path):
     machine = open_machine(tmp_path)
     every = ex.base_models(machine, [0, 1, 2], **BASE)
-    early = {base.spec["seed"]: base.history.accuracy[1] for base in every}  # after 20 of 30 steps
+    early = {base.seed: base.history.accuracy[1] for base in every}  # after 20 of 30 steps
     assert len(set(early.values())) > 1, "the test needs seeds that differ"
     best = max(early.values())
     kept = ex.base_models(machine, [0, 1, 2], **{**BASE, "limit": 20, "target": best})
-    reached = [base.spec["seed"] for base in every if base.history.accuracy[:2].max() >= best]
-    assert [base.spec["seed"] for base in kept] == reached
+    reached = [base.seed for base in every if base.history.accuracy[:2].max() >= best]
+    assert [base.seed for base in kept] == reached
     assert 0 < len(kept) < 3
     assert all(base.meta["steps_taken"] <= 20 for base in kept)
     with pytest.raises(RuntimeError, match=r"no base model of the seeds \[0\] reached target = 1.1 within limit = 20"):
         ex.base_models(machine, [0], **{**BASE, "limit": 20, "target": 1.1})
     assert len(ex.base_models(machine, [0], **{**BASE, "limit": 20, "target": None})) == 1
-
-
-def test_checkpoint_of_other_code_is_not_resumed(tmp_path, monkeypatch):
-    machine = open_machine(tmp_path)
-    before = jobs.checkpoint("base", [{"seed": 0}], machine)
-    assert jobs.checkpoint("base", [{"seed": 0}], machine) == before
-    assert jobs.checkpoint("base", [{"seed": 1}], machine) != before
-    monkeypatch.setattr("companion.lab.store.code_fingerprint", lambda: "other")
-    assert jobs.checkpoint("base", [{"seed": 0}], machine) != before
-
-
-def test_numbers_too_small_for_full_speed_become_zero_while_a_stack_trains():
-    tiny = torch.full((16,), 1e-30)
-    if not torch.set_flush_denormal(False):
-        pytest.skip("this processor cannot")
-    with jobs.one_thread("cpu"):
-        assert (tiny * 1e-10).count_nonzero() == 0
-    assert (tiny * 1e-10).count_nonzero() == 16
-    with jobs.one_thread("cuda"):
-        assert (tiny * 1e-10).count_nonzero() == 16
-
-
-def test_worker_whose_parent_is_gone_before_it_begins_leaves_at_once(monkeypatch):
-    left = []
-
-    def leave(code):
-        left.append(code)
-        raise SystemExit
-
-    monkeypatch.setattr(os, "_exit", leave)
-    with pytest.raises(SystemExit):
-        jobs.leave_with_parent(os.getppid() + 1)
-    assert left == [1]
-    asked = []
-    monkeypatch.setattr(jobs, "leave_with_parent", asked.append)
-    monkeypatch.setattr(jobs, "keep_freed_memory", lambda: None)
-    threads, interrupt = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
-    jobs._start_worker(None, 1234)
-    torch.set_num_threads(threads)
-    assert signal.signal(signal.SIGINT, interrupt) == signal.SIG_IGN, "Ctrl-C is for the parent, which ends its workers"
-    time.sleep(0.1)
-    assert asked == [1234], "the parent's own word, not who is the parent by now"
-
-
-def test_workers_leave_when_their_parent_is_killed(tmp_path):
-    script = tmp_path / "parent.py"
-    script.write_text(
-        "import multiprocessing, os, time, companion.lab.make as jobs\n"
-        "from concurrent.futures import ProcessPoolExecutor\n"
-        "if __name__ == '__main__':\n"
-        "    context = multiprocessing.get_context('spawn')\n"
-        "    pool = ProcessPoolExecutor(1, context, jobs._start_worker, (context.Value('q', 0), os.getpid()))\n"
-        "    print(pool.submit(os.getpid).result(), flush=True); time.sleep(60)\n"
-    )
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
-        worker = int(parent.stdout.readline())
-        parent.kill()
-    for _ in range(100):
-        try:
-            os.kill(worker, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    os.kill(worker, signal.SIGKILL)
-    pytest.fail("the worker outlived its parent")

@@ -1,0 +1,11 @@
+"""The colours of all figures: Okabe and Ito's, which stay apart with any colour vision."""
+
+ORANGE = "#E69F00"
+SKY = "#56B4E9"
+GREEN = "#009E73"
+BLUE = "#0072B2"
+RED = "#D55E00"
+PURPLE = "#CC79A7"
+BLACK = "#000000"
+GREY = "#999999"
+"""For what a figure shows beside its subject."""
