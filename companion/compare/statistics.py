@@ -1,16 +1,21 @@
 """Intervals over seeds, and comparisons between starts. Tidy tables in, tidy tables out; no torch.
 
 A seed is a whole chain (base model, subnetwork, transfers), so seeds are what is averaged, and runs that share one
-are compared with each other.
+are compared with each other. :func:`interval` is the one interval, :func:`verdict` the one way to say on which side
+of a value it lies, and :func:`lead` the one comparison of two starts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+
+RUN = ("n_layer", "n_disambiguation", "draw", "seed")
+"""Columns that say which run of a start a row is; a table has some of them. Runs of two starts are paired by these."""
 
 FAR_OFF = (5.0, 0.1)
 """From how many deviations on, and from how far, a run lies far off the others of its kind (:func:`far_off`)."""
@@ -28,16 +33,16 @@ def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, flo
         raise ValueError(f"successes = {successes}, trials = {trials}: expected 0 <= successes <= trials, trials >= 1")
     from scipy.stats import binomtest  # slow to import, so only here
 
-    interval = binomtest(successes, trials).proportion_ci(level, method="wilson")
-    return float(interval.low), float(interval.high)
+    ends = binomtest(successes, trials).proportion_ci(level, method="wilson")
+    return float(ends.low), float(ends.high)
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+def interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean and half-width of its 95 % confidence interval over seeds (Student's t).
 
     The half-width is nan for a single value: one seed says nothing about the spread.
 
-    >>> mean_interval([1.0, 2.0, 3.0])[0]
+    >>> interval([1.0, 2.0, 3.0])[0]
     2.0
     """
     data = np.asarray(list(values), dtype=float)
@@ -45,17 +50,47 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
         raise ValueError("values is empty: there is nothing to average")
     if len(data) == 1:
         return float(data[0]), math.nan
-    from scipy.stats import t as student  # slow to import, so only here
+    return float(data.mean()), student(len(data) - 1) * float(data.std(ddof=1)) / math.sqrt(len(data))
 
-    t = float(student.ppf(0.975, len(data) - 1))
-    return float(data.mean()), t * float(data.std(ddof=1)) / math.sqrt(len(data))
+
+def verdict(mean: float, half_width: float, least: float = 0.0) -> str:
+    """On which side of ``least`` does an interval lie, mean ± half-width?
+
+    Returns
+    -------
+    str
+        ``above`` or ``below`` where the interval leaves ``least`` out; ``not told apart`` where it holds it, an end of
+        the interval included; ``one seed`` where there is no half-width; ``a run diverged`` where there is no mean.
+
+    Examples
+    --------
+    >>> verdict(0.3, 0.1), verdict(0.3, 0.1, least=0.25), verdict(0.3, math.nan)
+    ('above', 'not told apart', 'one seed')
+    """
+    if math.isnan(mean):
+        return "a run diverged"
+    if math.isnan(half_width):
+        return "one seed"
+    return "above" if mean - half_width > least else "below" if mean + half_width < least else "not told apart"
+
+
+def student(freedom: Any) -> Any:
+    """The 97.5 % quantile of Student's t, for a number of degrees of freedom or for many; nan where there is none.
+
+    >>> round(student(2), 4), math.isnan(student(0))
+    (4.3027, True)
+    """
+    from scipy.stats import t  # slow to import, so only here
+
+    found = t.ppf(0.975, freedom)
+    return found if np.ndim(found) else float(found)
 
 
 def summary(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     """Mean, half-width of the 95 % interval over seeds and number of seeds, per group."""
     rows = []
     for key, group in table.groupby(list(by), sort=False, dropna=False):
-        mean, half = mean_interval(group[value].tolist())
+        mean, half = interval(group[value].tolist())
         rows.append((*(key if isinstance(key, tuple) else (key,)), mean, half, len(group)))
     return pd.DataFrame(rows, columns=[*by, "mean", "half_width", "seeds"])
 
@@ -107,37 +142,113 @@ def seeds_a_point(table: pd.DataFrame) -> dict[int, str]:
     }
 
 
-def leads(table: pd.DataFrame, reference: str, *, by: str = "start", value: str = "test_accuracy") -> pd.DataFrame:
-    """How far every start lies above ``reference``, paired by seed.
+def select(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of a table that have these values in these columns.
 
-    Averaged over the sample numbers first (:func:`curve_means`), so that a seed counts once.
+    >>> select(pd.DataFrame({"start": ["a", "b"], "seed": [0, 0]}), {"start": "b"}).index.tolist()
+    [1]
+
+    Raises
+    ------
+    ValueError
+        When the table has no such column.
+    """
+    chosen = pd.Series(True, index=table.index)
+    for column, value in where.items():
+        if column not in table:
+            raise ValueError(f"where: no column {column!r}; the table has {', '.join(map(str, table.columns))}")
+        chosen &= table[column] == value
+    return table[chosen]
+
+
+def lead(
+    table: pd.DataFrame,
+    start: Mapping[str, Any],
+    over: Mapping[str, Any],
+    *,
+    value: str = "test_accuracy",
+    counts: Collection[int] | None = None,
+) -> pd.DataFrame:
+    """How far the runs of one start lie above those of another one, run by run.
+
+    Runs are paired where they agree in all columns of :data:`RUN` that the table has. A run without its other one
+    is left out.
+
+    Parameters
+    ----------
+    start, over
+        Column -> value, which say which rows are meant, such as ``{"start": "subnetwork"}``.
+    value
+        The column that is compared.
+    counts
+        Which numbers of samples count (column ``n_disambiguation``); all by default.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a pair: the columns of :data:`RUN`, both values, ``start`` and ``over``, and ``lead``, the first minus
+        the second; nan where one of the two has no value.
+
+    Raises
+    ------
+    ValueError
+        When a column is not there, or two rows of a start are the same run.
+
+    Examples
+    --------
+    >>> runs = pd.DataFrame({"start": ["a", "b"], "seed": [3, 3], "test_accuracy": [0.75, 0.5]})
+    >>> lead(runs, {"start": "a"}, {"start": "b"}).to_dict("records")
+    [{'seed': 3, 'start': 0.75, 'over': 0.5, 'lead': 0.25}]
+    """
+    run = [column for column in RUN if column in table]
+    if absent := [column for column in ("seed", value) if column not in table]:
+        raise ValueError(f"table has no column {absent[0]!r}: it has {', '.join(map(str, table.columns))}")
+    first, second = select(table, start), select(table, over)
+    if counts is not None:
+        first, second = (rows[rows["n_disambiguation"].isin(list(counts))] for rows in (first, second))
+    for where, rows in ((start, first), (over, second)):
+        twice = rows[rows.duplicated(run)]
+        if len(twice):
+            raise ValueError(
+                f"{dict(where)}: the table has a run twice, {twice.iloc[0][run].to_dict()}; expected one row a run"
+            )
+    both = first[run].assign(start=first[value]).merge(second[run].assign(over=second[value]), on=run)
+    return both.assign(lead=both["start"] - both["over"])
+
+
+def leads(table: pd.DataFrame, reference: str, *, by: str = "start", value: str = "test_accuracy") -> pd.DataFrame:
+    """The :func:`lead` of every start over ``reference``.
+
+    Averaged over the numbers of samples and draws first, so that a seed counts once.
+
+    Parameters
+    ----------
+    by
+        The column that names the starts.
 
     Returns
     -------
     pandas.DataFrame
         ``by``, ``mean`` and ``half_width`` of the difference (95 % interval over seeds, nan for
-        one seed), ``seeds``, and ``verdict``: ``above`` or ``below`` where the interval
-        leaves out 0, ``not told apart`` where it holds 0, ``one seed`` where there is none, and
-        ``a run diverged`` where one of the runs has no value (mean and half-width are nan).
+        one seed), ``seeds``, and its :func:`verdict`; mean and half-width are nan where one of the runs has no value.
 
     Raises
     ------
     ValueError
-        When the table has no such reference.
+        When the table has no such reference, or a run twice.
     """
-    if reference not in set(table[by]):
-        raise ValueError(f"reference = {reference!r}: expected one of {', '.join(sorted(set(table[by])))}")
-    by_seed = curve_means(table, [by], value).groupby([by, "seed"], sort=False)[value]
-    means, there = by_seed.mean(skipna=False).unstack("seed"), by_seed.size().unstack("seed").notna()
+    names = table[by].unique()
+    if reference not in names:
+        raise ValueError(f"reference = {reference!r}: expected one of {', '.join(sorted(names))}")
     rows = []
-    for name in means.index:
-        gap = (means.loc[name] - means.loc[reference])[there.loc[name] & there.loc[reference]]
-        if name == reference or gap.empty:
+    for name in names:
+        pairs = lead(table, {by: name}, {by: reference}, value=value)
+        if name == reference or pairs.empty:
             continue
-        mean, half = mean_interval(gap.tolist())
-        verdict = "above" if mean - half > 0 else "below" if mean + half < 0 else "not told apart"
-        verdict = "a run diverged" if mean != mean else verdict if half == half else "one seed"
-        rows.append((name, mean, half, len(gap), verdict))
+        means = pairs.groupby("seed")[["start", "over"]].mean(skipna=False)
+        gap = means["start"] - means["over"]
+        mean, half = interval(gap.tolist())
+        rows.append((name, mean, half, len(gap), verdict(mean, half)))
     return pd.DataFrame(rows, columns=[by, "mean", "half_width", "seeds", "verdict"])
 
 
@@ -155,13 +266,11 @@ def gap_of_means(first: Sequence[float], second: Sequence[float]) -> tuple[float
     gap = float(a.mean() - b.mean())
     if min(len(a), len(b)) < 2:
         return gap, math.nan
-    from scipy.stats import t as student  # slow to import, so only here
-
     errors = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
     if not sum(errors):
         return gap, 0.0
     freedom = sum(errors) ** 2 / (errors[0] ** 2 / (len(a) - 1) + errors[1] ** 2 / (len(b) - 1))
-    return gap, float(student.ppf(0.975, freedom) * math.sqrt(sum(errors)))
+    return gap, student(freedom) * math.sqrt(sum(errors))
 
 
 def share_of_gain(table: pd.DataFrame, part: str, whole: str, floor: str, *, by: str = "start") -> tuple[float, float]:
@@ -171,7 +280,7 @@ def share_of_gain(table: pd.DataFrame, part: str, whole: str, floor: str, *, by:
     """
     means = curve_means(table, [by]).pivot_table(index="seed", columns=by, values="test_accuracy")
     share = (means[part] - means[floor]) / (means[whole] - means[floor])
-    return mean_interval([float(value) for value in share.dropna()])
+    return interval([float(value) for value in share.dropna()])
 
 
 def spreads(table: pd.DataFrame, value: str = "test_accuracy") -> pd.DataFrame:

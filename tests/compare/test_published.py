@@ -3,22 +3,25 @@ import math
 import pandas as pd
 import pytest
 
+from companion.arithmetic.starts import CONDITIONS
 from companion.compare.published import (
-    CLAIMS,
-    MIN_SEEDS,
     beside_five_runs,
     by_curve,
     crossed,
     curves,
+    curves_as_runs,
+    depths,
     five_seed_curve,
-    lead,
+    lead_at,
     leads_by_depth,
     not_run,
+    one_more_run,
     over_depths,
     points,
-    verdicts,
+    read,
     vision_curves,
 )
+from companion.lab import tables
 
 SUBNETWORK, FULL, RANDOM = ("subnetwork", ""), ("full_model", ""), ("random_initialisation", "")
 RELEASED, DESCRIBED = ("sampled", "as_released"), ("sampled", "as_described")
@@ -48,13 +51,6 @@ def as_published(seeds=3):
     return pd.concat([table.assign(seed=seed) for seed in range(seeds)])
 
 
-def judged(table, text):
-    """The verdict, the paper's value and ours of the one claim that ends with ``text``."""
-    found = verdicts(table)
-    (row,) = found[found["claim"].str.endswith(text)].itertuples()
-    return row.verdict, row.paper, row.ours
-
-
 def test_all_published_points_are_there_in_our_names():
     table = curves()
     assert list(table.columns) == ["condition", "behaviour", "n_layer", "n_disambiguation", "published"]
@@ -69,6 +65,13 @@ def test_all_published_points_are_there_in_our_names():
         ("random_initialisation", ""),
     }
     assert table["published"].between(0, 1).all()
+
+
+def test_every_published_curve_is_a_start_of_ours_and_the_other_way_round():
+    theirs = {one.published for one in CONDITIONS.values() if one.published}
+    assert theirs == set(read("appendix_arithmetic_by_depth")["condition"])
+    assert theirs > set(read("fig2_arithmetic")["condition"])
+    assert depths() == [2, 4, 6, 8, 10, 12]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +114,14 @@ def test_inside_ends_where_the_interval_does(value, inside):
     # Standard deviation 0.02: 0.6 ± 4.30265 * 0.02 * 1.154701 = 0.500634 to 0.699366.
     found = points(runs((SUBNETWORK, {100: [0.58, 0.6, 0.62]})), reference(value))
     assert found["inside"].tolist() == [inside]
+
+
+def test_the_interval_of_one_more_run_is_the_same_for_numbers_and_for_columns():
+    # 0.6 ± 4.30265 * 0.02 * 1.154701; 0.99 ± 4.30265 * 0.02 * 1.154701, clipped; one run has none.
+    assert one_more_run(0.6, 0.02, 3) == pytest.approx((0.500634, 0.699366), abs=1e-6)
+    low, high = one_more_run(pd.Series([0.6, 0.99, 0.5]), pd.Series([0.02, 0.02, 0.02]), pd.Series([3, 3, 1]))
+    assert low.tolist() == pytest.approx([0.500634, 0.890634, math.nan], abs=1e-6, nan_ok=True)
+    assert high.tolist() == pytest.approx([0.699366, 1, math.nan], abs=1e-6, nan_ok=True)
 
 
 @pytest.mark.parametrize(("value", "inside"), [(0.994, True), (0.992, False)])
@@ -237,7 +248,7 @@ def test_a_point_at_which_a_run_diverged_is_not_averaged_over_the_others():
 )
 def test_a_table_that_cannot_be_meant_is_an_error(change, message):
     table = change(runs((SUBNETWORK, {100: [0.5]}), (RANDOM, {100: [0.5]})))
-    for function in (points, verdicts, lambda table: lead(table, RANDOM, 2)):
+    for function in (points, not_run, lambda table: lead_at(table, RANDOM, 2)):
         with pytest.raises(ValueError, match=message):
             function(table)
 
@@ -309,14 +320,14 @@ def test_crossed_stays_at_one_depth_and_one_number_of_samples():
 def test_lead_is_paired_by_seed():
     # Differences 0.1, 0.2, 0.3, although the accuracies themselves are far apart.
     table = runs((SUBNETWORK, {100: [0.2, 0.6, 1.0]}), (RANDOM, {100: [0.1, 0.4, 0.7]}))
-    each = lead(table.sample(frac=1, random_state=0), RANDOM, 2)
+    each = lead_at(table.sample(frac=1, random_state=0), RANDOM, 2)
     assert each[100].to_dict() == pytest.approx({0: 0.1, 1: 0.2, 2: 0.3})
 
 
 def test_lead_averages_over_the_counts_from_64_to_2500_that_both_have():
     ours = {0: [1.0], 40: [1.0], 64: [0.5], 250: [0.9], 400: [1.0], 2500: [1.0], 4000: [1.0]}
     theirs = {0: [0.0], 40: [0.0], 64: [0.4], 250: [0.4], 1000: [0.0], 2500: [0.4], 4000: [0.0]}
-    each = lead(runs((SUBNETWORK, ours), (RANDOM, theirs)), RANDOM, 2)
+    each = lead_at(runs((SUBNETWORK, ours), (RANDOM, theirs)), RANDOM, 2)
     assert each.loc[0].to_dict() == pytest.approx({64: 0.1, 250: 0.5, 2500: 0.6})
 
 
@@ -324,7 +335,7 @@ def test_lead_averages_over_the_same_counts_for_all_seeds():
     # 800 is there for one seed of four, so it is left out; then seed 3 lacks 250, and is left out.
     ours = {100: [0.5, 0.5, 0.5, 0.9], 250: [0.7, 0.7, 0.7, None], 800: [1.0]}
     theirs = {100: [0.4, 0.4, 0.4, 0.1], 250: [0.4, 0.4, 0.4, 0.1], 800: [0.0]}
-    each = lead(runs((SUBNETWORK, ours), (RANDOM, theirs)), RANDOM, 2)
+    each = lead_at(runs((SUBNETWORK, ours), (RANDOM, theirs)), RANDOM, 2)
     assert (each.index.tolist(), each.columns.tolist()) == ([0, 1, 2], [100, 250])
     assert each[100].tolist() == pytest.approx([0.1] * 3)
     assert each[250].tolist() == pytest.approx([0.3] * 3)
@@ -343,7 +354,7 @@ def test_lead_averages_over_the_same_counts_for_all_seeds():
     ],
 )
 def test_lead_without_a_pair_of_runs(table):
-    assert lead(table, RANDOM, 2).empty
+    assert lead_at(table, RANDOM, 2).empty
 
 
 def test_leads_by_depth_by_hand():
@@ -361,132 +372,46 @@ def test_leads_by_depth_by_hand():
     assert leads_by_depth(runs((SUBNETWORK, {100: [0.9] * 2}), (RANDOM, {100: [0.1, 0.101]})), RANDOM)["outside"].all()
 
 
+def test_lead_over_chosen_counts():
+    table = runs((SUBNETWORK, {10: [0.5], 100: [0.6], 4000: [0.9]}), (RANDOM, {10: [0.1], 100: [0.1], 4000: [0.1]}))
+    assert lead_at(table, RANDOM, 2).columns.tolist() == [100]
+    assert lead_at(table, RANDOM, 2, counts=[10, 4000]).loc[0].to_dict() == pytest.approx({10: 0.4, 4000: 0.8})
+
+
+def test_the_leads_of_the_reference_by_another_formula():
+    """Sum over both curves, seed by seed, of the counts that all of its seeds have; here and in the paper."""
+    ours = tables.read("04_depths", "paper")
+    shared = None
+    for _, part in ours.groupby("n_layer"):
+        counts = {int(n) for n in part["n_disambiguation"] if 64 <= n <= 2500}
+        shared = counts if shared is None else shared & counts
+    for over in ("random_initialisation", "full_model", "sampled_as_released"):
+        by_depth = leads_by_depth(ours, CONDITIONS[over].pair).set_index("n_layer")
+        for depth, part in ours.groupby("n_layer"):
+            value = part.set_index(["start", "seed", "n_disambiguation"])["test_accuracy"].to_dict()
+            seeds = [
+                seed for seed in sorted(part["seed"].unique())
+                if all((start, seed, n) in value for start in ("subnetwork", over) for n in shared)
+            ]  # fmt: skip
+            gaps = [
+                sum(value["subnetwork", seed, n] - value[over, seed, n] for n in shared) / len(shared) for seed in seeds
+            ]
+            row = by_depth.loc[depth]
+            assert (row["seeds"], row["mean"]) == (len(gaps), pytest.approx(sum(gaps) / len(gaps)))
+            own = {int(n) for n in part["n_disambiguation"] if 64 <= n <= 2500}
+            each = lead_at(ours, CONDITIONS[over].pair, int(depth))
+            assert set(each.columns) <= own
+            at = each.stack().to_dict()
+            assert at == pytest.approx({
+                (seed, n): value["subnetwork", seed, n] - value[over, seed, n] for seed, n in at
+            })  # fmt: skip
+            theirs = lead_at(curves_as_runs(), CONDITIONS[over].pair, int(depth), counts=shared)
+            assert row["published"] == pytest.approx(theirs.to_numpy().mean())
+
+
 def test_leads_by_depth_without_a_lead():
     assert leads_by_depth(runs((SUBNETWORK, {100: [0.5]})), RANDOM).empty
     assert leads_by_depth(runs(), RANDOM).empty
-
-
-# Differences 0.2 ± 0.025 (mean and 95 % interval): above; -0.2 ± 0.025: below; 0.01 ± 0.248: neither.
-ABOVE, BELOW, NEITHER = [0.69, 0.7, 0.71], [0.29, 0.3, 0.31], [0.41, 0.51, 0.61]
-OTHERS = {
-    "than random initialisation": RANDOM,
-    "random subnetwork, as released": RELEASED,
-    "random subnetwork, as described": DESCRIBED,
-    "complement, as released": ("complement", "as_released"),
-    "complement, as described": ("complement", "as_described"),
-}
-
-
-def depths(key, *accuracies):
-    """Subnetwork at ``accuracies`` and ``key`` at 0.5, with 250 samples, at 2, 4, ... layers."""
-    tables = [
-        runs((SUBNETWORK, {250: each}), (key, {250: [0.5] * len(each)}), n_layer=2 * index)
-        for index, each in enumerate(accuracies, start=1)
-    ]
-    return pd.concat(tables)
-
-
-@pytest.mark.parametrize(("text", "key"), OTHERS.items())
-@pytest.mark.parametrize(
-    ("accuracies", "verdict"),
-    [
-        ([ABOVE], "reproduced"),
-        ([ABOVE, ABOVE], "reproduced"),
-        ([ABOVE, NEITHER], "partly"),
-        ([NEITHER, BELOW], "undecided"),
-        ([BELOW, BELOW], "not reproduced"),
-        ([ABOVE, [0.1, 0.2]], "reproduced"),  # two seeds are too few to count
-        ([[0.7, 0.7]], "not run"),
-    ],
-)
-def test_verdict_on_a_lead(text, key, accuracies, verdict):
-    found = verdicts(depths(key, *accuracies))
-    mine = found["claim"].str.endswith(text)
-    assert found["verdict"][mine].tolist() == [verdict]
-    assert set(found["verdict"][~mine & found["claim"].str.contains("from fewer")]) == {"not run"}
-
-
-@pytest.mark.parametrize(
-    ("accuracies", "verdict"),
-    [
-        ([ABOVE, [0.5, 0.5, 0.5]], "reproduced"),
-        ([ABOVE, NEITHER], "partly"),
-        ([NEITHER, BELOW], "undecided"),
-        ([[0.475, 0.475, 0.475]], "not reproduced"),  # 0.025 below, more than the margin
-        ([[0.485, 0.485, 0.485]], "reproduced"),
-        ([BELOW], "not reproduced"),
-        ([[0.7, 0.7]], "not run"),
-    ],
-)
-def test_verdict_on_as_good_as_the_full_model(accuracies, verdict):
-    assert judged(depths(FULL, *accuracies), "full model, or better")[0] == verdict
-
-
-REST = "without 3 seeds: 6, 8, 10, 12 layers"
-
-
-@pytest.mark.parametrize(
-    ("over_random", "over_sampled", "verdict", "ours"),
-    [
-        ([0.4] * 6, [0.4] * 6, "reproduced", "above 0 at 6 of 6 depths"),
-        ([0.4] * 6, [0.4] * 5 + [0.6], "partly", "above 0 at 5 of 6 depths (not 12 layers)"),
-        ([0.4, 0.4], [0.4, 0.4], "partly", f"above 0 at 2 of 2 depths ({REST})"),
-        ([0.4, 0.4], [0.4, 0.6], "partly", f"above 0 at 1 of 2 depths (not 4 layers; {REST})"),
-        ([0.6, 0.4], [0.4, 0.6], "not reproduced", f"above 0 at 0 of 2 depths (not 2, 4 layers; {REST})"),
-        ([[0.3, 0.5, 0.6], 0.4], [0.4, 0.6], "undecided", f"above 0 at 0 of 2 depths (not 2, 4 layers; {REST})"),
-        ([0.4], [0.4], "not run", "above 0 at 1 of 1 depths (without 3 seeds: 4, 6, 8, 10, 12 layers)"),
-        ([0.4, 0.4], [], "not run", "no result"),
-    ],
-)
-def test_verdict_on_every_depth(over_random, over_sampled, verdict, ours):
-    tables = [
-        runs((key, {250: value if isinstance(value, list) else [value] * 3}), n_layer=2 * index)
-        for key, values in ((SUBNETWORK, [0.5] * 6), (RANDOM, over_random), (RELEASED, over_sampled))
-        for index, value in enumerate(values, start=1)
-    ]
-    assert judged(pd.concat(tables), "at every depth") == (verdict, "above 0 at 6 of 6 depths", ours)
-
-
-@pytest.mark.parametrize(
-    ("subnetwork", "full_model", "verdict", "ours"),
-    [  # published: 0.318 and 0.447
-        ([0.31, 0.32, 0.33], [0.44, 0.45, 0.46], "partly", "0.320 to 0.450, 2 of 2 points inside (100.0 %)"),
-        ([0.31, 0.32, 0.33], [0.54, 0.55, 0.56], "partly", "0.320 to 0.550, 1 of 2 points inside (50.0 %)"),
-        ([0.64, 0.65, 0.66], [0.54, 0.55, 0.56], "not reproduced", "0.550 to 0.650, 0 of 2 points inside (0.0 %)"),
-    ],
-)
-def test_verdict_without_disambiguation_samples(subnetwork, full_model, verdict, ours):
-    table = runs((SUBNETWORK, {0: subnetwork, 250: [0.1] * 3}), (FULL, {0: full_model}))
-    expected = (verdict, "accuracy 0.318 to 0.447", f"accuracy {ours}, 28 without 3 seeds")
-    assert judged(table, "prefers a^2 + ab") == expected
-
-
-def test_verdict_without_disambiguation_samples_not_run():
-    table = runs((SUBNETWORK, {0: [0.3, 0.3], 250: [0.6] * 3}))
-    assert judged(table, "prefers a^2 + ab") == ("not run", "accuracy 0.253 to 0.447", "no result")
-
-
-@pytest.mark.parametrize(
-    ("outside", "verdict", "ours"),
-    [
-        (24, "reproduced", "456 of 480 points inside (95.0 %)"),
-        (25, "partly", "455 of 480 points inside (94.8 %)"),
-        (240, "partly", "240 of 480 points inside (50.0 %)"),
-        (241, "not reproduced", "239 of 480 points inside (49.8 %)"),
-    ],
-)
-def test_verdict_on_agreement(outside, verdict, ours):
-    there = curves()
-    away = (there["published"] + 0.3).where(there["published"] < 0.6, there["published"] - 0.3)
-    table = pd.concat([
-        there.assign(test_accuracy=away.where(there.index < outside, there["published"]), seed=seed)
-        for seed in range(3)
-    ])  # fmt: skip
-    assert judged(table, "the published ones") == (verdict, "480 points", ours)
-
-
-def test_verdict_on_agreement_not_run():
-    assert judged(as_published(seeds=2), "the published ones") == ("not run", "480 points", "no result")
 
 
 def test_a_number_of_samples_is_run_where_all_five_starts_have_it():
@@ -496,41 +421,6 @@ def test_a_number_of_samples_is_run_where_all_five_starts_have_it():
     assert not_run(table[~one]) == "1 of 16 numbers of samples with 4 layers"
     assert not_run(table[~one & (table["n_layer"] != 2)]) == "1 of 16 numbers of samples with 4 layers; 2 layers"
     assert not_run(table[:0]) == "2, 4, 6, 8, 10, 12 layers"
-
-
-def test_values_of_a_lead_by_hand():
-    # Published at 2 layers: 0.468 - 0.371 = 0.097 with 160 samples, 0.624 - 0.417 = 0.207 with 250. Not with 50.
-    ours = {50: ABOVE, 160: ABOVE, 250: ABOVE}
-    table = runs((SUBNETWORK, ours), (RANDOM, {n: [0.5] * 3 for n in ours}))
-    half = T2 * 0.01 / math.sqrt(3)
-    ours = f"+0.200 ± {half:.3f} (2 layers, 2 of 9 numbers of samples)"
-    expected = ("reproduced", "+0.152 (2 layers)", ours)
-    assert judged(table, "than random initialisation") == expected
-
-
-def test_values_of_a_lead_list_the_depths():
-    verdict, paper, ours = judged(depths(FULL, ABOVE, BELOW), "full model, or better")
-    assert verdict == "partly"
-    assert paper == "+0.005 (2 layers); +0.076 (4 layers)"  # 0.624 - 0.619, 0.806 - 0.73
-    one = "1 of 9 numbers of samples"
-    assert ours == f"+0.200 ± 0.025 (2 layers, {one}); -0.200 ± 0.025 (4 layers, {one})"
-
-
-def test_a_control_as_described_has_no_published_value():
-    assert judged(depths(DESCRIBED, ABOVE), "random subnetwork, as described")[1] == "no published value"
-
-
-def test_verdicts_of_no_runs_and_of_the_published_ones():
-    found = verdicts(runs())
-    assert list(found.columns) == ["claim", "source", "paper", "ours", "verdict", "rule"]
-    assert found["claim"].tolist() == [claim.text for claim in CLAIMS]
-    assert set(found["verdict"]) == {"not run"}
-    assert set(verdicts(as_published(MIN_SEEDS - 1))["verdict"]) == {"not run"}
-    found = verdicts(as_published())
-    described = found["claim"].str.endswith("as described")
-    assert set(found["verdict"][described]) == {"not run"}
-    # At 2 layers the full model is ahead of the subnetwork, by less than the margin.
-    assert set(found["verdict"][~described]) == {"reproduced"}
 
 
 def test_the_papers_vision_curves():

@@ -1,0 +1,288 @@
+"""Texts looked up from tables: every verb against numbers computed by hand, and what errors say."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import pandas as pd
+import pytest
+
+from companion.compare import cells, published
+from companion.lab import tables
+
+COUNTS = {"start": "start", "n": "n_disambiguation", "seed": "seed", "acc": "test_accuracy"}
+ROWS = """
+    start    n    seed  acc
+    sub      0    0     0.40
+    sub      100  0     0.80
+    sub      0    1     0.50
+    sub      100  1     0.90
+    sub      0    2     0.45
+    sub      100  2     1.00
+    random   0    0     0.30
+    random   100  0     0.50
+    random   0    1     0.20
+    random   100  1     0.60
+    random   0    2     0.35
+    random   100  2     0.55
+"""
+T = 4.302653  # Student's t, 97.5 %, 2 degrees of freedom
+
+
+def runs() -> pd.DataFrame:
+    lines = [line.split() for line in ROWS.strip().splitlines()]
+    table = pd.DataFrame(lines[1:], columns=[COUNTS[name] for name in lines[0]])
+    table = table.astype({"n_disambiguation": int, "seed": int, "test_accuracy": float})
+    return table.assign(n_layer=2, draw=0, density=[0.1, 0.1, 0.2, 0.2, 0.15, 0.15] * 2, diverged=False)
+
+
+def half(values: list[float]) -> float:
+    mean = sum(values) / 3
+    return T * math.sqrt(sum((value - mean) ** 2 for value in values) / 2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        # Seeds of the start `sub`, over both numbers of samples: 0.6, 0.7, 0.725.
+        ("test_accuracy start=sub", f"0.675 ± {half([0.6, 0.7, 0.725]):.3f}"),
+        ("interval test_accuracy start=sub digits=1", f"0.7 ± {half([0.6, 0.7, 0.725]):.1f}"),
+        ("test_accuracy start=sub n_disambiguation=100 digits=2", f"0.90 ± {half([0.8, 0.9, 1.0]):.2f}"),
+        ("test_accuracy start=sub seed=0/1", "0.600 and 0.700"),
+        ("test_accuracy start=sub seed=0", "0.600"),
+        ("test_accuracy start=sub sign=yes seed=..1", "+0.600 and +0.700"),
+        ("mean test_accuracy start=sub", "0.675"),
+        ("mean density as=percent", "15 %"),
+        ("mean density start=sub as=percent digits=1", "15.0 %"),
+        ("mean density rest_of=0.2 as=percent", "25 %"),
+        ("mean n_disambiguation start=sub times=2 digits=0", "100"),
+        # Leads: 0.2, 0.3, 0.275.
+        ("lead test_accuracy start=sub over=random", f"+0.258 ± {half([0.2, 0.3, 0.275]):.3f}"),
+        ("lead test_accuracy start=random over=sub", f"-0.258 ± {half([0.2, 0.3, 0.275]):.3f}"),
+        ("lead test_accuracy start=sub over=random seed=0/1", "+0.200 and +0.300"),
+        ("gain test_accuracy start=sub over=random", f"0.258 ± {half([0.2, 0.3, 0.275]):.3f}"),
+        ("mean test_accuracy start=sub over=random digits=2", "0.26"),
+        ("verdict test_accuracy start=sub over=random", "above"),
+        ("verdict test_accuracy start=random over=sub words='better than/worse than/like'", "worse than"),
+        ("verdict test_accuracy start=sub over=random n_disambiguation=0", "not told apart"),
+        ("verdict test_accuracy start=sub over=random seed=0", "one seed"),
+        ("verdict test_accuracy start=sub", "above"),
+        (
+            "judged test_accuracy start=sub over=random n_disambiguation=0",
+            f"0.167 ± {half([0.1, 0.3, 0.1]):.3f} (not told apart)",
+        ),
+        # Over rows.
+        ("median test_accuracy start=sub digits=2", "0.65"),
+        ("min test_accuracy start=sub", "0.400"),
+        ("max test_accuracy start=random digits=1", "0.6"),
+        ("range n_disambiguation", "0 to 100"),
+        ("range density as=percent", "10 to 20 %"),
+        ("single n_layer", "2"),
+        ("values n_disambiguation", "0, 100"),
+        ("values start join=' or '", "sub or random"),
+        ("count seed", "3"),
+        ("count seed start=sub n_disambiguation=100 over=random", "3"),
+        ("rows", "12"),
+        ("rows test_accuracy=0.9..", "2"),
+        ("rows start=sub times=0.5", "3"),
+        ("rows diverged=True", "0"),
+        ("each start=sub test_accuracy=0.9.. text='{start} {n_disambiguation}: {test_accuracy}' join=;",
+         "sub 100: 0.900;sub 100: 1"),
+        ("each test_accuracy=2.. text={start}", "none"),
+    ],
+)  # fmt: skip
+def test_a_verb_says_what_the_table_says(query, expected):
+    assert cells.text(runs(), query) == expected
+
+
+def test_runs_without_a_counterpart_do_not_count():
+    table = runs()
+    table = table[(table["start"] == "sub") | (table["n_disambiguation"] == 100)].query("seed < 2 or start == 'sub'")
+    assert cells.text(table, "lead test_accuracy start=sub over=random") == "+0.300 and +0.300"
+    assert cells.text(table, "count n_disambiguation start=sub over=random") == "1"
+    assert cells.text(table, "values seed start=sub over=random") == "0, 1"
+
+
+def test_share_of_a_gain():
+    part = (
+        runs().query("start == 'random'").assign(start="part", test_accuracy=lambda rows: rows["test_accuracy"] + 0.1)
+    )
+    shares = [100 * 0.1 / lead for lead in (0.2, 0.3, 0.275)]
+    told = cells.text(pd.concat([runs(), part]), "share test_accuracy start=part whole=sub over=random as=percent")
+    assert told == f"{sum(shares) / 3:.0f} ± {half(shares):.0f} %"
+
+
+def test_sums_of_starts_over_two_columns():
+    changed = runs().assign(check="changed", test_accuracy=lambda rows: rows["test_accuracy"] + 0.001 * rows["seed"])
+    table = pd.concat([runs().assign(check="reference"), changed], ignore_index=True)
+    table.loc[table["start"] == "random", "test_accuracy"] = 0.5
+    query = (
+        "lead test_accuracy by=check+start plus='changed+sub / reference+random' minus='changed+random / reference+sub'"
+    )
+    assert cells.text(table, query) == f"+0.001 ± {half([0.0, 0.001, 0.002]):.3f}"
+    assert cells.text(table, query.replace("lead", "verdict")) == "not told apart"
+
+
+def test_two_groups_of_other_seeds():
+    first = runs().query("start == 'sub'").assign(dtype="float32")
+    second = first.assign(dtype="bfloat16", seed=first["seed"] + 10, test_accuracy=first["test_accuracy"] - 0.1)
+    table = pd.concat([first, second, second.assign(n_disambiguation=7, test_accuracy=0.0).head(1)])
+    told = cells.text(table, "unpaired test_accuracy dtype=bfloat16 over=float32 by=dtype")
+    spread = math.sqrt(2 * sum((value - 0.675) ** 2 for value in (0.6, 0.7, 0.725)) / 2 / 3)
+    assert told == f"-0.100 ± {2.776445 * spread:.3f}"  # t with 4 degrees of freedom
+
+
+def test_a_long_table_is_made_wide():
+    table = pd.DataFrame({
+        "seed": [0, 0, 0, 0], "penalty": [1e-6, 1e-6, 1e-5, 1e-5], "measure": ["density", "accuracy"] * 2,
+        "value": [0.2, 0.95, 0.1, 0.5],
+    })  # fmt: skip
+    assert cells.text(table, "min density accuracy=0.9.. wide=measure") == "0.200"
+
+
+def test_a_run_that_diverged_is_a_dash():
+    table = runs()
+    table.loc[0, "test_accuracy"] = math.nan
+    assert cells.text(table, "test_accuracy start=sub") == "–"
+    assert cells.text(table, "mean test_accuracy start=sub") == "–"
+    assert cells.text(table, "lead test_accuracy start=sub over=random") == "–"
+    assert cells.text(table, "verdict test_accuracy start=sub over=random") == "a run diverged"
+    assert cells.text(table, "rows test_accuracy=nan") == "1"
+
+
+def test_truth_values_texts_and_what_is_missing():
+    table = pd.DataFrame({"inside": pd.array([True, False, None], dtype="boolean"), "name": ["a b", "", "c"]})
+    assert cells.text(table, "rows inside=True") == "1"
+    assert cells.text(table, "each text='{name}-{inside}'") == "a b-yes, -no, c-–"
+    assert cells.text(table, "rows name='a b'/c") == "2"
+    assert cells.text(table, "rows name=") == "1"
+
+
+def test_the_last_bits_of_a_sum_are_not_shown():
+    table = pd.DataFrame({"start": ["a", "b"] * 3, "seed": [0, 0, 1, 1, 2, 2], "x": [0.1, 0.1, 0.4, 0.1, 0.1, 0.4]})
+    assert cells.text(table, "lead x start=a over=b").startswith("+0.000 ±")
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("nope start=sub", ["'nope start=sub'", "no column 'nope'", "test_accuracy"]),
+        ("test_accuracy start=nope", ["start=nope", "sub, random"]),
+        ("test_accuracy nope=1", ["no column 'nope'", "start, n_disambiguation"]),
+        ("test_accuracy n_layer=two", ["n_layer=two", "expected a number"]),
+        ("test_accuracy start=sub seed=7..", ["no rows"]),
+        ("test_accuracy", ["seed 0 differ", "start: sub, random"]),
+        ("test_accuracy density start=sub", ["takes one column", "test_accuracy, density"]),
+        ("start", ["has texts", "expected numbers"]),
+        ("lead test_accuracy start=sub", ["needs over"]),
+        ("lead test_accuracy over=random", ["start=..."]),
+        ("lead test_accuracy start=sub over=nope", ["start=nope", "sub, random"]),
+        ("lead test_accuracy n_layer=2 over=3 by=n_layer", ["by=n_layer", "column of texts"]),
+        ("lead test_accuracy plus=sub minus=nope", ["minus=nope", "sub, random"]),
+        ("lead test_accuracy plus=sub", ["needs minus"]),
+        ("share test_accuracy start=sub over=random", ["needs whole"]),
+        ("single seed", ["has 3 values", "0, 1, 2"]),
+        ("rows seed", ["rows takes no column"]),
+        ("each start=sub", ["needs text"]),
+        ("each text={nope}", ["no column 'nope'"]),
+        ("mean density as=percents", ["expected percent"]),
+        ("verdict test_accuracy start=sub words=1/2/3/4/5/6", ["at most 5"]),
+        ("test_accuracy start=sub start=random", ["start is given twice"]),
+        ("test_accuracy start='sub", ["No closing quotation"]),
+    ],
+)
+def test_an_error_names_the_query_and_what_is_there(query, said):
+    with pytest.raises(ValueError, match=re.escape(repr(query))) as caught:
+        cells.text(runs(), query)
+    for words in said:
+        assert words in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------
+# Views, and tables of the reference
+
+
+def our_runs() -> pd.DataFrame:
+    """The paper's own curves as three seeds of ours, one of them 0.05 off, with 12 layers twice."""
+    theirs = published.curves_as_runs()
+    parts = [
+        theirs.assign(seed=seed, test_accuracy=(theirs["test_accuracy"] + shift).clip(0, 1))
+        for seed, shift in ((0, 0.0), (1, 0.05), (2, -0.05))
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(start=(table["condition"] + "_" + table["behaviour"]).str.strip("_"), draw=0)
+
+
+def test_views_are_the_tables_of_the_published_comparison():
+    table = our_runs()
+    points, crossed = (cells.view_of(table, view) for view in ("points", "crossed"))
+    assert cells.text(points, "rows") == "480"
+    assert cells.text(points, "mean inside as=percent") == "100 %"
+    assert float(cells.text(points, "max distance")) < 0.05
+    assert cells.text(crossed, "mean inside wrong=False as=percent") == "100 %"
+    assert float(cells.text(crossed, "mean inside wrong=True digits=6")) == pytest.approx(
+        crossed.loc[crossed["start"] != crossed["against"], "inside"].mean(), abs=1e-6
+    )
+    assert cells.text(cells.view_of(table, "over_depths"), "rows") == str(len(published.over_depths(table)))
+    five = cells.view_of(table, "five_runs")
+    assert cells.text(five, "count seed") == "3"
+    assert set(five.loc[~five["inside"], "side"]) <= {"above", "below"}
+    leads = cells.view_of(table, "depth_leads")
+    assert cells.text(leads, "rows reference=sampled_as_released") == "6"
+    assert cells.text(cells.view_of(table, "shared_counts"), "values n_disambiguation").startswith("64, 100")
+    assert cells.text(table, "not_run") == "none"
+    assert cells.text(table[table["n_layer"] < 12], "not_run") == "12 layers"
+
+
+def test_spreads_are_those_of_starts_with_several_draws():
+    rows = [
+        {"check": check, "start": start, "n_disambiguation": 9, "seed": seed, "draw": draw,
+         "test_accuracy": 0.5 + 0.1 * seed + 0.01 * draw}
+        for seed in (0, 1)
+        for check, start, draw in (("reference", "sub", 0), ("draws", "sub", 1), ("reference", "full", 0))
+    ]  # fmt: skip
+    view = cells.view_of(pd.DataFrame(rows), "spreads")
+    assert cells.text(view, "single within start=sub") == f"{0.01 / math.sqrt(2):.3f}"
+    assert cells.text(view, "values start") == "sub"
+
+
+@pytest.fixture
+def reference(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPANION_HOME", str(tmp_path))
+    for scale, name, table in (("quick", "03_x", runs()), ("paper", "03_x", runs().assign(seed=runs()["seed"] + 5))):
+        folder = tmp_path / "results" / scale / name
+        folder.mkdir(parents=True)
+        table.to_csv(folder / "000.csv", index=False)
+        record = {"keys": ["start", "n_disambiguation", "seed"], "rows": len(table), "columns": list(table.columns)}
+        (folder / "000.json").write_text(json.dumps(record), encoding="utf-8")
+    return tmp_path
+
+
+def test_a_table_is_found_by_its_name_and_scale(reference):
+    assert cells.lookup("03_x values seed") == "0, 1, 2"
+    assert cells.lookup("paper/03_x values seed") == "5, 6, 7"
+    assert cells.lookup("03_x values seed", "paper") == "5, 6, 7"
+
+
+def test_a_lookup_names_the_table_and_the_views(reference):
+    with pytest.raises(ValueError, match=r"paper/03_x: 'single nope': no column 'nope'"):
+        cells.lookup("paper/03_x single nope")
+    with pytest.raises(ValueError, match=r"quick/03_x: no view 'nope'; there is points"):
+        cells.lookup("03_x.nope rows")
+    with pytest.raises(FileNotFoundError, match="04_y"):
+        cells.lookup("04_y rows")
+
+
+def test_memory_and_file_give_the_same_text(reference):
+    table = runs().assign(test_accuracy=lambda rows: (rows["test_accuracy"] + 0.0005).astype("float32").astype(float))
+    tables._write_both(reference / "results" / "quick" / "04_y" / "000.csv", table, {
+        "keys": ["start", "n_disambiguation", "seed"], "rows": len(table), "columns": list(table.columns),
+    })  # fmt: skip
+    for query in (
+        "test_accuracy start=sub n_disambiguation=0",
+        "test_accuracy start=sub seed=0",
+        "range test_accuracy",
+    ):
+        assert cells.lookup(f"04_y {query}") == cells.text(table, query)
