@@ -2,7 +2,7 @@
 
     ```{live-figure} curves
     :tables: quick/03_transfer
-    :fallback: ../results/quick/03_transfer.png
+    :fallback: ../results/quick/03_transfer/03_transfer.png
     :alt: Line chart. ...
     :name: main-figure
 
@@ -25,18 +25,18 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
+from cell_role import logger
 from docutils import nodes
 from docutils.parsers.rst import directives
-from numbers_role import MissingResult, logger
-from sphinx import addnodes
+from reference import MissingResult, download, place, table
 from sphinx.application import Sphinx
 from sphinx.directives.patches import Figure
 from sphinx.util.docutils import SphinxDirective
 
-from companion import figures as plots
+from companion.arithmetic import starts
 from companion.arithmetic.forming import LEVELS
-from companion.compare import published
-from companion.compare.statistics import mean_interval
+from companion.compare.statistics import interval
+from companion.vision import starts as vision_starts
 
 Table = pd.DataFrame
 POINT = ["condition", "behaviour", "n_layer", "n_disambiguation", "seed", "test_accuracy", "best_constant"]
@@ -50,10 +50,9 @@ PARTS = {
 """Matrices of a layer of GPT-2, and what they do."""
 
 
-def series(key: tuple[str, str]) -> dict[str, Any]:
-    """Name and looks of a start, as in the pictures (:data:`companion.figures.CONDITIONS`)."""
-    label, colour, marker, dash = plots.CONDITIONS[key]
-    return {"label": label, "colour": colour, "marker": marker, "dash": dash}
+def series(start: starts.Condition) -> dict[str, Any]:
+    """Name and looks of a start, as in the pictures."""
+    return {name: getattr(start, name) for name in ("label", "colour", "marker", "dash")}
 
 
 def curves(runs: Table, paper: Table | None = None) -> dict[str, Any]:
@@ -72,18 +71,18 @@ def curves(runs: Table, paper: Table | None = None) -> dict[str, Any]:
     seeds = sorted(int(seed) for seed in runs["seed"].unique())
     runs = runs.assign(behaviour=runs["behaviour"].fillna("").astype(str))
     lines = []
-    for key in plots.CONDITIONS:
+    for key in dict.fromkeys(start.pair for start in starts.CONDITIONS.values()):
+        start = starts.of(*key)
         own = runs[(runs["condition"] == key[0]) & (runs["behaviour"] == key[1])]
         points: dict[int, list[Any]] = {}
         for (depth, count), part in own.groupby(["n_layer", "n_disambiguation"]):
             by_seed = part.set_index("seed")["test_accuracy"]
-            mean, half = mean_interval(by_seed.tolist())
+            mean, half = interval(by_seed.tolist())
             values = [plain(by_seed.get(seed, math.nan)) for seed in seeds]
             points.setdefault(int(depth), []).append([int(count), plain(mean), plain(half), values])
-        lines.append({**series(key), "points": points, "paper": {}})
-        if paper is not None:
-            names = [name for name, ours in published.CONDITIONS.items() if ours == key]
-            there = paper[paper["condition"].isin(names)]
+        lines.append({**series(start), "points": points, "paper": {}})
+        if paper is not None and start.published:
+            there = paper[paper["condition"] == start.published]
             lines[-1]["paper"] = {
                 int(depth): part[["n_disambiguation", "test_accuracy"]].values.tolist()
                 for depth, part in there.groupby("layers")
@@ -192,7 +191,8 @@ def conflicts(answers: Table, pictures: Table, totals: Table) -> dict[str, Any]:
             raise MissingResult(f"{name}: answers, pictures and totals do not fit together: run the notebook again")
         counts = {kind: int(whole[kind].iloc[0]) for kind in ("shape", "texture", "neither", "images")}
         networks.append({
-            "label": plots.ROWS[str(name)][0], "answers": rows["answer"].tolist(), "follows": rows["follows"].tolist(),
+            "label": vision_starts.CONDITIONS[str(name)].label, "answers": rows["answer"].tolist(),
+            "follows": rows["follows"].tolist(),
             "totals": counts,
         })  # fmt: skip
     shown = pictures[["shape", "texture", "png"]].to_dict("records")
@@ -226,7 +226,7 @@ KINDS = {
 
 
 def figure_data(root: Path, kind: str, names: Sequence[str]) -> dict[str, Any]:
-    """The JSON of a figure from the tables ``results/<name>.csv``.
+    """The JSON of a figure from the tables ``results/<name>``.
 
     Raises
     ------
@@ -243,19 +243,13 @@ def figure_data(root: Path, kind: str, names: Sequence[str]) -> dict[str, Any]:
         raise MissingResult(f":tables: names {len(names)} tables, {kind} is drawn from {count}")
     tables = []
     for name, columns in zip(names, wanted.columns, strict=False):
-        path = root / "results" / f"{name}.csv"
-        if not path.is_file():
-            own = [file.name for file in (root / "notebooks").glob("*.ipynb") if file.stem in name]
+        found = table(root, name)
+        if missing := [column for column in columns if column not in found]:
             raise MissingResult(
-                f"there is no results/{name}.csv: run {' or '.join(own) or 'the notebook that writes it'}"
+                f"results/{name} has no column {', '.join(missing)}, which {kind} needs; "
+                f"it has {', '.join(found.columns)}"
             )
-        table = pd.read_csv(path, keep_default_na=False, na_values=["nan"])
-        if missing := [column for column in columns if column not in table]:
-            raise MissingResult(
-                f"results/{name}.csv has no column {', '.join(missing)}, which {kind} needs; "
-                f"it has {', '.join(table.columns)}"
-            )
-        tables.append(table)
+        tables.append(found)
     return wanted.build(*tables)
 
 
@@ -281,14 +275,14 @@ class LiveFigure(Figure, SphinxDirective):
     }
 
     def run(self) -> list[nodes.Node]:
-        kind, names = self.arguments[0], self.options.pop("tables", "").split()
+        root, kind, names = Path(self.env.srcdir), self.arguments[0], self.options.pop("tables", "").split()
         try:
             missing = [option for option in ("fallback", "alt") if not self.options.get(option)]
             if missing or not self.content:
                 raise MissingResult(f"add {', '.join(f':{option}:' for option in missing) or 'a caption'}")
             for name in names:
-                self.env.note_dependency(str(Path(self.env.srcdir) / "results" / f"{name}.csv"))
-            data = figure_data(Path(self.env.srcdir), kind, names)
+                self.env.note_dependency(str(root / place(root, name)))
+            data = figure_data(root, kind, names)
         except MissingResult as error:
             logger.warning("live-figure %r: %s", kind, error, location=self.get_location(), type="live")
             return []
@@ -302,9 +296,7 @@ class LiveFigure(Figure, SphinxDirective):
         figure["classes"] += ["live", f"live-{kind}"]
         links = nodes.inline("", " Data: ", classes=["live-links"])
         for name in names:
-            target = f"/results/{name}.csv"
-            text = nodes.inline("", f"{name}.csv")
-            links += addnodes.download_reference("", "", text, refdoc=self.env.docname, reftarget=target)
+            links += download(self.env, name, f"{name}.csv")
             links += nodes.Text(", " if name != names[-1] else ".")
         next(figure.findall(nodes.caption)).append(links)
         return [figure]
@@ -319,6 +311,7 @@ def add_assets(app: Sphinx, page: str, template: str, context: dict[str, Any], d
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directive."""
+    app.setup_extension("reference")
     app.add_directive("live-figure", LiveFigure)
     app.connect("html-page-context", add_assets)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cell_role import logger
 from docutils import nodes
-from numbers_role import logger
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 

@@ -18,6 +18,7 @@ from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
+import reference
 import social_card
 import yaml
 from docutils import nodes
@@ -117,9 +118,10 @@ def write_sitemap(app: Sphinx, error: Exception | None) -> None:
 
 def draw_card(app: Sphinx, error: Exception | None) -> None:
     """The picture of :func:`add_card`, where it has an address."""
-    table = Path(app.srcdir) / "results" / app.config.results_scale / "03_transfer.csv"
     if error is None and app.config.book_url:
-        social_card.draw(table, Path(app.outdir) / CARD)
+        scale = app.config.results_scale
+        runs = reference.table(Path(app.srcdir), f"{scale}/03_transfer")
+        social_card.draw(runs, scale, Path(app.outdir) / CARD)
 
 
 def bibtex(entry: dict[str, Any], key: str) -> str:
@@ -167,7 +169,7 @@ class Citation(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directive and the config values."""
-    app.setup_extension("numbers_role")  # has the scale of the tables
+    app.setup_extension("cell_role")  # has the scale of the tables
     app.add_config_value("book_url", "", "env", [str])
     app.add_config_value("book_repository", "", "env", [str])
     app.add_directive("citation", Citation)

@@ -4,8 +4,9 @@
     ```
 
 (or ``paper/03_transfer``, for another scale than the book's) shows scale, seeds, device, wall
-time, time of training, commit and library versions from ``results/<scale>/03_transfer.json``, all parameters, the
-command that repeats the run, and links to the table (CSV) and the record (JSON).
+time, time of training, commit and library versions from the record of ``results/<scale>/03_transfer``, who made the
+trained networks that its runs have read, all parameters, the command that repeats the run, and links to the joined
+table (CSV) and its record (JSON).
 
 On a notebook's page (``book/runs/``) the card also says when and at which scale the page itself was
 executed.
@@ -13,20 +14,20 @@ executed.
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from cell_role import logger, scale_and_name
 from docutils import nodes
-from numbers_role import MissingResult, logger, read_result, scale_and_name
-from sphinx import addnodes
+from reference import MissingResult, download, read, record
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from companion.lab.origin import together
 from companion.lab.runner import NotebookError, resolve, with_defaults
 
 OF_THE_MACHINE = ("scale", "store", "workers")
@@ -50,11 +51,42 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def trained_for(table: Path) -> float:
+def trained_for(table: pd.DataFrame) -> float:
     """Seconds of training, summed over the rows of a table; 0 where it has no column of them."""
-    with table.open(encoding="utf-8", newline="") as file:
-        seconds = [float(row.get("seconds") or "nan") for row in csv.DictReader(file)]
-    return sum(value for value in seconds if not math.isnan(value))
+    return float(table["seconds"].sum()) if "seconds" in table else 0.0
+
+
+UNKNOWN = "unknown: from before objects said who made them"
+
+
+def made(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each maker of the trained networks that the runs of a table have read, of all kinds of network.
+
+    >>> made([{"makers": None}])
+    ['unknown: from before objects said who made them']
+    """
+    known = [run["makers"] for run in runs if run.get("makers") is not None]
+    found: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for maker in together(one for makers in known for one in makers):
+        commit = str(maker["commit"] or "")[:10] + (", changed since" if maker.get("changed_since_commit") else "")
+        versions = ", ".join(f"{name} {version}" for name, version in (maker["versions"] or {}).items())
+        who = (f"commit {commit}" if maker["commit"] else "no commit", maker["device"], versions)
+        found.setdefault(who if maker["device"] else (UNKNOWN,), []).append(maker)
+    lines = [
+        f"{sum(maker['objects'] for maker in makers):,} objects "
+        f"({', '.join(sorted({maker['kind'].replace('_', ' ') for maker in makers}))}; "
+        f"{duration(sum(maker['seconds'] for maker in makers))}): {'; '.join(who)}{_dates(makers)}"
+        for who, makers in found.items()
+    ]
+    older = len(runs) - len(known)
+    if older:
+        lines.append(UNKNOWN if older == len(runs) else f"of {older} of {len(runs)} runs {UNKNOWN}")
+    return lines
+
+
+def _dates(makers: Sequence[Mapping[str, Any]]) -> str:
+    days = sorted({str(maker[end])[:10] for maker in makers for end in ("first", "last") if maker[end]})
+    return f"; {' to '.join(dict.fromkeys([days[0], days[-1]]))}" if days else ""
 
 
 def facts(record: dict[str, Any], trained: float = 0.0) -> dict[str, str]:
@@ -74,7 +106,7 @@ def facts(record: dict[str, Any], trained: float = 0.0) -> dict[str, str]:
         "Wall time": duration(record["wall_seconds"]) if record.get("wall_seconds") is not None else None,
         "Training": f"{duration(trained)}, all rows of the table together" if trained else None,
         "Commit": f"{commit}, changed since" if commit and record.get("changed_since_commit") else commit,
-        "Runs": f"{len(runs)}, merged into one table; above is the latest" if len(runs) > 1 else None,
+        "Runs": f"{len(runs)}, joined into one table; above is the latest" if len(runs) > 1 else None,
         "Diverged": f"{lost} of {record['rows']} rows: empty in the table, averages with them are dashes"
         if lost
         else None,
@@ -88,7 +120,7 @@ def facts(record: dict[str, Any], trained: float = 0.0) -> dict[str, str]:
 
 def page_facts(metadata: Mapping[str, Any]) -> dict[str, str]:
     """What the card says of the page itself, from an executed notebook's metadata."""
-    if metadata.get("sicore", {}).get("not_executed"):
+    if metadata.get("companion", {}).get("not_executed"):
         return {"This page": "text and code, not executed here"}
     papermill = metadata.get("papermill") or {}
     if not papermill.get("start_time"):
@@ -137,20 +169,21 @@ class RunCard(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         scale, name = scale_and_name(self.env, self.arguments[0])
         try:
-            record = read_result(self.env, self.arguments[0])
-            table = Path(self.env.srcdir) / f"results/{scale}/{name}.csv"
-            if not table.is_file():
-                raise MissingResult(f"there is no results/{scale}/{name}.csv. Run notebooks/{name}.ipynb")
+            told, table = record(self.env, scale, name), read(self.env, f"{scale}/{name}")
         except MissingResult as error:
             logger.warning("run-card %r: %s", name, error, location=self.get_location(), type="num")
             return []
         listing = nodes.field_list()
-        self.env.note_dependency(str(table))
-        for label, value in (facts(record, trained_for(table)) | self.of_the_page()).items():
-            listing += nodes.field("", nodes.field_name("", label), nodes.field_body("", nodes.paragraph("", value)))
+        made_by = {"Networks made by": made(told["runs"])} if told["makers"] != [] else {}
+        for label, lines in (
+            {label: [value] for label, value in facts(told, trained_for(table)).items()}
+            | made_by
+            | {label: [value] for label, value in self.of_the_page().items()}
+        ).items():
+            body = nodes.field_body("", *(nodes.paragraph("", line) for line in lines))
+            listing += nodes.field("", nodes.field_name("", label), body)
         root = Path(self.env.srcdir)
-        runs = [run.get("parameters") or {} for run in record.get("runs") or [record]]
-        lines = list(dict.fromkeys(command(root, name, scale, parameters) for parameters in runs))
+        lines = list(dict.fromkeys(command(root, name, scale, run["parameters"]) for run in told["runs"]))
         for file in (f"notebooks/{name}.ipynb", f"params/{scale}.yaml"):
             self.env.note_dependency(str(root / file))
         commands = "\n".join(lines)
@@ -158,13 +191,10 @@ class RunCard(SphinxDirective):
         if len(lines) > FEW_COMMANDS:
             rerun = on_demand(f"The {len(lines)} commands that made the table", *rerun)
         links = nodes.paragraph("", "Download: ")
-        for text, end in (("table (CSV)", "csv"), ("record (JSON)", "json")):
-            # A leading slash means the book's root; Sphinx copies the file into _downloads.
-            target = f"/results/{scale}/{name}.{end}"
-            label = nodes.inline(text, text)
-            links += addnodes.download_reference("", "", label, refdoc=self.env.docname, reftarget=target)
-            links += nodes.Text(" · " if end == "csv" else "")
-        card = [listing, *rerun, *all_parameters(record.get("parameters") or {}), links]
+        links += download(self.env, f"{scale}/{name}", "table (CSV)")
+        links += nodes.Text(" · ")
+        links += download(self.env, f"{scale}/{name}", "record (JSON)", "json")
+        card = [listing, *rerun, *all_parameters(told["parameters"]), links]
         return [nodes.container("", *card, classes=["run-card"])]
 
     def of_the_page(self) -> dict[str, str]:
@@ -193,7 +223,7 @@ def on_demand(title: str, *content: nodes.Node) -> list[nodes.Node]:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the directive; the config value comes from ``numbers_role``."""
-    app.setup_extension("numbers_role")
+    """Register the directive; the config value comes from ``cell_role``."""
+    app.setup_extension("cell_role")
     app.add_directive("run-card", RunCard)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

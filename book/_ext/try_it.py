@@ -8,6 +8,7 @@ whose browser runs no scripts is told so.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from typing import Any
 import pandas as pd
 from docutils import nodes
 from live_figure import embedded
+from reference import read
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from companion.arithmetic.starts import CONDITIONS
 from companion.compare.statistics import summary
-from companion.figures import CONDITIONS
-from companion.lab.tables import over_seeds
+from companion.compare.texts import over_seeds
 
 NETWORKS: tuple[tuple[str, str, dict[str, str], tuple[str, str, str]], ...] = (
     ("trained on ordinary pictures, new last layer", "09_shape_subnetwork", {"network": "pretrained"},
@@ -45,21 +47,20 @@ COLUMNS = ("start", "condition", "behaviour", "n_layer", "n_disambiguation", "se
 """What a table of the reader must have."""
 
 
-def networks(folder: Path) -> list[tuple[str, list[str], int]]:
-    """Label, the three scores as text ("" for none), and number of seeds, of every network of the table."""
-    tables = {name: pd.read_csv(folder / f"{name}.csv") for _, name, _, _ in NETWORKS}
+def networks(tables: Mapping[str, pd.DataFrame]) -> list[tuple[str, list[str], int]]:
+    """Label, the three scores as text ("" for none), and number of seeds, of every network of the tables."""
     rows = []
     for label, name, where, columns in NETWORKS:
         table = tables[name]
         for column, value in where.items():
             table = table[table[column] == value]
         if table.empty:
-            raise ValueError(f"{folder.name}/{name}.csv has no row with {where}")
+            raise ValueError(f"{name} has no row with {where}")
         rows.append((label, [over_seeds(table[column].tolist()) if column else "" for column in columns], len(table)))
     return rows
 
 
-def curves(path: Path) -> list[dict[str, Any]]:
+def curves(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The mean accuracy of every start and depth in a table, over seeds.
 
     Returns
@@ -68,14 +69,12 @@ def curves(path: Path) -> list[dict[str, Any]]:
         ``start``, ``label``, ``colour``, ``n_layer``, and ``points``: number of samples, mean,
         half of the 95 % interval or None, number of seeds.
     """
-    table = pd.read_csv(path, keep_default_na=False, na_values={"test_accuracy": ["nan", ""]})
     table = table.dropna(subset=["test_accuracy"])  # of runs that diverged
     means = summary(table, ["start", "condition", "behaviour", "n_layer", "n_disambiguation"], "test_accuracy")
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for row in means.sort_values("n_disambiguation").to_dict("records"):
-        label, colour, _, _ = CONDITIONS.get(
-            (row["condition"], row["behaviour"]), (str(row["start"]).replace("_", " "), "#666666", "o", "-")
-        )
+        known = CONDITIONS.get(str(row["start"]))
+        label, colour = (known.label, known.colour) if known else (str(row["start"]).replace("_", " "), "#666666")
         line = found.setdefault(
             (str(row["start"]), int(row["n_layer"])),
             {"start": row["start"], "label": label, "colour": colour, "n_layer": int(row["n_layer"]), "points": []},
@@ -104,14 +103,14 @@ class TryIt(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         root = Path(self.env.srcdir)
-        folder, pictures = root / "results" / "paper", root / "book" / "_static" / "try_pictures.json"
-        for path in (pictures, *(folder / f"{name}.csv" for _, name, _, _ in NETWORKS)):
-            self.env.note_dependency(str(path))
+        pictures = root / "book" / "_static" / "try_pictures.json"
+        self.env.note_dependency(str(pictures))
+        tables = {name: read(self.env, f"paper/{name}") for name in {name for _, name, _, _ in NETWORKS}}
         body = "".join(
             f'<tr><th scope="row">{escape(label)}</th>'
             + "".join(f"<td>{text or '–'}</td>" for text in texts)
             + f"<td>{seeds}</td></tr>"
-            for label, texts, seeds in networks(folder)
+            for label, texts, seeds in networks(tables)
         )
         table = (
             '<div class="pst-scrollable-table-container"><table class="table" id="try-scores">'
@@ -133,17 +132,14 @@ class OwnResults(SphinxDirective):
     """The book's curves, and the reader's beside them."""
 
     def run(self) -> list[nodes.Node]:
-        root, lines = Path(self.env.srcdir), {}
-        for scale, name in CURVES.items():
-            path = root / "results" / scale / f"{name}.csv"
-            self.env.note_dependency(str(path))
-            lines[scale] = curves(path)
+        lines = {scale: curves(read(self.env, f"{scale}/{name}")) for scale, name in CURVES.items()}
         data = {"columns": COLUMNS, "tables": CURVES, "book": lines}
         return [place("own", "own.js", data, self.env.docname)]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register both directives."""
+    app.setup_extension("reference")
     app.add_directive("try-it", TryIt)
     app.add_directive("own-results", OwnResults)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,8 +3,8 @@
 (() => {
   const data = JSON.parse(document.getElementById("own-data").textContent);
   const panel = document.querySelector("#own .panel");
-  const known = Object.values(data.tables).map((name) => `${name}.csv`);
-  const own = new Map(); // name of a file -> its lines
+  const stems = Object.values(data.tables), known = stems.map((name) => `${name}.csv`);
+  const own = new Map(); // name of a table -> its lines
   // 97.5 % points of Student's t, for 1 to 30 degrees of freedom.
   const t = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131,
     2.12, 2.11, 2.101, 2.093, 2.086, 2.08, 2.074, 2.069, 2.064, 2.06, 2.056, 2.052, 2.048, 2.045, 2.042];
@@ -40,32 +40,46 @@
     return rows.filter((cells) => cells.length > 1 || cells[0]);
   }
 
-  // Means over seeds for every start, depth and number of samples. An error says what the file lacks.
-  function lines(name, text) {
-    const [header = [], ...rows] = parse(text.replace(/^\ufeff/, ""));
-    const missing = data.columns.filter((column) => !header.includes(column));
-    if (missing.length) {
-      throw new Error(`${name} has no column ${missing.join(", ")}. Expected a table like ${known.join(" or ")}.`);
-    }
+  // The rows of a table's parts, each a file with a name and a text. Of rows with the same start, depth, number of
+  // samples and seed those of the latest part count. An error says what a file lacks.
+  function rowsOf(parts) {
+    const latest = new Map();
+    parts.forEach(({ name, text }, part) => {
+      const [header = [], ...rows] = parse(text.replace(/^\ufeff/, ""));
+      const missing = data.columns.filter((column) => !header.includes(column));
+      if (missing.length) {
+        throw new Error(`${name} has no column ${missing.join(", ")}. Expected a table like ${known.join(" or ")}.`);
+      }
+      rows.forEach((cells, i) => {
+        const row = Object.fromEntries(header.map((column, j) => [column, cells[j] ?? ""]));
+        const depth = Number(row.n_layer), samples = Number(row.n_disambiguation);
+        if (!row.n_layer || !row.n_disambiguation || !Number.isFinite(depth) || !Number.isFinite(samples)) {
+          throw new Error(`${name}, row ${i + 2}: n_layer is "${row.n_layer}" and n_disambiguation ` +
+            `"${row.n_disambiguation}": expected a number in both.`);
+        }
+        // A run that diverged has no accuracy, as in the book's own figures.
+        const lost = row.test_accuracy === "" || row.test_accuracy === "nan";
+        const value = lost ? null : Number(row.test_accuracy);
+        if (!lost && !(value >= 0 && value <= 1)) {
+          throw new Error(`${name}, row ${i + 2}: test_accuracy is "${row.test_accuracy}": expected 0 to 1.`);
+        }
+        const key = JSON.stringify([row.start, depth, samples, row.seed]);
+        if (latest.get(key)?.part !== part) latest.set(key, { part, rows: [] });
+        latest.get(key).rows.push({ start: row.start, depth, samples, value });
+      });
+    });
+    return [...latest.values()].flatMap(({ rows }) => rows).filter(({ value }) => value !== null);
+  }
+
+  // Means over seeds for every start, depth and number of samples.
+  function lines(name, parts) {
     const groups = new Map();
-    rows.forEach((cells, i) => {
-      const row = Object.fromEntries(header.map((column, j) => [column, cells[j] ?? ""]));
-      const depth = Number(row.n_layer), samples = Number(row.n_disambiguation);
-      if (!row.n_layer || !row.n_disambiguation || !Number.isFinite(depth) || !Number.isFinite(samples)) {
-        throw new Error(`${name}, row ${i + 2}: n_layer is "${row.n_layer}" and n_disambiguation ` +
-          `"${row.n_disambiguation}": expected a number in both.`);
-      }
-      // A run that diverged has no accuracy, as in the book's own figures.
-      if (row.test_accuracy === "" || row.test_accuracy === "nan") return;
-      const value = Number(row.test_accuracy);
-      if (!(value >= 0 && value <= 1)) {
-        throw new Error(`${name}, row ${i + 2}: test_accuracy is "${row.test_accuracy}": expected 0 to 1.`);
-      }
-      const key = JSON.stringify([row.start, depth]);
-      if (!groups.has(key)) groups.set(key, { start: row.start, n_layer: depth, at: new Map() });
+    for (const { start, depth, samples, value } of rowsOf(parts)) {
+      const key = JSON.stringify([start, depth]);
+      if (!groups.has(key)) groups.set(key, { start, n_layer: depth, at: new Map() });
       const at = groups.get(key).at;
       at.set(samples, [...(at.get(samples) || []), value]);
-    });
+    }
     if (!groups.size) throw new Error(`${name} has no row with an accuracy.`);
     return [...groups.values()].map(({ start, n_layer, at }) => ({
       start, n_layer, ...look(start),
@@ -81,18 +95,31 @@
     return { label: line ? line.label : start.replaceAll("_", " "), colour: line ? line.colour : "#666666" };
   }
 
+  // Which table a file belongs to: runs/mine/03_transfer/PART.csv is a part of runs/mine/03_transfer.
+  function tableOf(file, all) {
+    const path = file.webkitRelativePath || file.name, folders = path.split("/").slice(0, -1);
+    if (known.includes(file.name)) return path;
+    if (!stems.includes(folders.at(-1)) || !path.endsWith(".csv")) return "";
+    // Without its record a part is not whole.
+    return all.some((other) => other.webkitRelativePath === path.replace(/csv$/, "json")) ? folders.join("/") : "";
+  }
+
   async function read(files) {
-    const given = [...files];
-    // Of a folder only the tables that have curves; one file is taken whatever its name is.
-    const taken = given.length === 1 ? given : given.filter((file) => known.includes(file.name));
+    const given = [...files].sort((a, b) => (a.name < b.name ? -1 : 1)), tables = new Map();
+    for (const file of given) {
+      // Of a folder only the tables that have curves; one file is taken whatever its name is.
+      const name = tableOf(file, given) || (given.length === 1 ? file.name : "");
+      if (name) tables.set(name, [...(tables.get(name) || []), file]);
+    }
     problem.textContent = "";
-    if (!taken.length) {
-      problem.textContent = given.length ? `None of these ${given.length} files is ${known.join(" or ")}.` : "";
+    if (given.length && !tables.size) {
+      problem.textContent = `None of these ${given.length} files is ${known.join(" or ")}, or a part of one.`;
       return;
     }
-    for (const file of taken) {
+    for (const [name, parts] of tables) {
       try {
-        own.set(file.webkitRelativePath || file.name, lines(file.name, await file.text()));
+        own.set(name, lines(name, await Promise.all(
+          parts.map(async (file) => ({ name: file.name, text: await file.text() })))));
       } catch (error) {
         problem.textContent = error.message;
       }
@@ -212,7 +239,7 @@
   for (const input of [files, folder]) input.addEventListener("change", () => read(input.files));
   const drop = make("div", "", { class: "drop" });
   drop.append(field("Your files:", files));
-  if ("webkitdirectory" in folder) drop.append(field("or a folder, such as results/mine:", folder));
+  if ("webkitdirectory" in folder) drop.append(field("or a folder, such as runs/mine:", folder));
   drop.append(make("p", "Or drop files here."));
   drop.addEventListener("dragover", (event) => event.preventDefault());
   drop.addEventListener("drop", (event) => { event.preventDefault(); read(event.dataTransfer.files); });

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from test_browser import AXE, Visit, barriers, visiting
 
-from companion.compare.statistics import mean_interval, wilson
+from companion.compare.statistics import interval, wilson
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "book" / "_ext"), str(ROOT / "book" / "figures")]
 
 import try_it  # noqa: E402
@@ -51,7 +53,7 @@ def test_the_pictures_are_balanced_and_only_conflicts_have_two_classes():
         assert all((p["shape"] != p["texture"]) == (kind == "cue_conflict") for p in found)
 
 
-def test_curves_are_means_over_seeds_and_leave_out_what_diverged(tmp_path):
+def test_curves_are_means_over_seeds_and_leave_out_what_diverged():
     rows = [
         "start,condition,behaviour,inherit,n_layer,n_disambiguation,seed,test_accuracy",
         'subnetwork,subnetwork,,"embeddings, norms, biases",2,100,0,0.4',
@@ -59,19 +61,19 @@ def test_curves_are_means_over_seeds_and_leave_out_what_diverged(tmp_path):
         'subnetwork,subnetwork,,"embeddings, norms, biases",2,0,0,0.25',
         'subnetwork,subnetwork,,"embeddings, norms, biases",2,0,1,nan',
     ]
-    path = tmp_path / "03_transfer.csv"
-    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    (line,) = try_it.curves(path)
+    table = pd.read_csv(io.StringIO("\n".join(rows)), keep_default_na=False, na_values=["nan"])
+    (line,) = try_it.curves(table)
     assert (line["label"], line["n_layer"]) == ("subnetwork", 2)
-    assert line["points"] == [[0, 0.25, None, 1], [100, 0.5, round(mean_interval([0.4, 0.6])[1], 4), 2]]
+    assert line["points"] == [[0, 0.25, None, 1], [100, 0.5, round(interval([0.4, 0.6])[1], 4), 2]]
 
 
-def test_a_table_without_a_network_of_the_page_is_named(tmp_path):
-    columns = "network,head_mean_pooled,head_ordinary,shape_bias,subnetwork_mean_pooled,subnetwork_ordinary"
-    (tmp_path / "09_shape_subnetwork.csv").write_text(f"{columns}\nuntrained,1,1,1,1,1\n", encoding="utf-8")
-    (tmp_path / "10_shape_transfer.csv").write_text("condition\nscratch\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"09_shape_subnetwork\.csv has no row with .*pretrained"):
-        try_it.networks(tmp_path)
+def test_a_table_without_a_network_of_the_page_is_named():
+    tables = {
+        "09_shape_subnetwork": pd.DataFrame({"network": ["untrained"], "shape_bias": [1.0]}),
+        "10_shape_transfer": pd.DataFrame({"condition": ["scratch"]}),
+    }
+    with pytest.raises(ValueError, match=r"09_shape_subnetwork has no row with .*pretrained"):
+        try_it.networks(tables)
 
 
 # ---------------------------------------------------------------------------------------
@@ -193,9 +195,17 @@ def rows(visit: Visit) -> list[list[str]]:
 
 def test_own_tables_become_lines_beside_those_of_the_book(html, browser, tmp_path):
     folder = tmp_path / "mine"
-    folder.mkdir()
-    (folder / "03_transfer.csv").write_text(TABLE, encoding="utf-8")
-    (folder / "01_base_model.csv").write_text("a,b\n1,2\n", encoding="utf-8")
+    later = "\n".join([TABLE.splitlines()[0], 'subnetwork,subnetwork,,"embeddings, norms, biases",7,0,0,0.3', ""])
+    for part, text in (
+        ("03_transfer/1", TABLE.replace("7,0,0,0.3", "7,0,0,0.9")),
+        ("03_transfer/2", later),  # the same run again: this one counts
+        ("01_base_model/1", "a,b\n1,2\n"),
+    ):
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{part}.csv").write_text(text, encoding="utf-8")
+        (folder / f"{part}.json").write_text("{}", encoding="utf-8")
+    # A run that was killed has left this.
+    (folder / "03_transfer" / "3.csv").write_text(later.replace("0.3", "0.7"), encoding="utf-8")
     with visiting(browser) as visit:
         visit.go(html / "book" / "your_results.html")
         books = visit.page.locator("#own svg g.book").count()
@@ -206,11 +216,11 @@ def test_own_tables_become_lines_beside_those_of_the_book(html, browser, tmp_pat
         visit.page.select_option("#own-depth", "7")
         # Two seeds of 0.4 and 0.6: t = 12.706, deviation 0.1414, so that half of the interval is 1.271.
         assert rows(visit) == [
-            ["mine/03_transfer.csv", "subnetwork", "0", "0.300", "–", "1"],
-            ["mine/03_transfer.csv", "subnetwork", "100", "0.500", "1.271", "2"],
+            ["mine/03_transfer", "subnetwork", "0", "0.300", "–", "1"],
+            ["mine/03_transfer", "subnetwork", "100", "0.500", "1.271", "2"],
         ]
         assert visit.page.locator("#own svg g.yours circle").count() == 2
-        visit.page.get_by_role("button", name="remove mine/03_transfer.csv").press("Enter")
+        visit.page.get_by_role("button", name="remove mine/03_transfer").press("Enter")
         assert visit.page.locator("#own svg g.yours").count() == 0
         visit.page.select_option("#own-book", "paper")
         assert {row[0] for row in rows(visit)} == {"the book, paper"}

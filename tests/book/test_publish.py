@@ -17,7 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "book" / "_ext"), str(ROOT / "book" / "figures"), str(ROOT / "workflow")]
 
 import accessible  # noqa: E402
@@ -49,8 +49,7 @@ def build(folder: Path) -> Path:
     )  # fmt: skip
     (folder / "book" / "runs" / "01_x.md").write_text("# Notebook\n\nShort.\n", encoding="utf-8")
     (folder / "notebooks" / "01_x.ipynb").write_text("{}", encoding="utf-8")
-    (folder / "results" / "quick").mkdir(parents=True, exist_ok=True)
-    shutil.copy(ROOT / "results" / "quick" / "03_transfer.csv", folder / "results" / "quick")
+    shutil.copytree(ROOT / "results/quick/03_transfer", folder / "results/quick/03_transfer", dirs_exist_ok=True)
     (folder / "CITATION.cff").write_bytes((ROOT / "CITATION.cff").read_bytes())
     warnings = folder / "warnings"
     with warnings.open("w", encoding="utf-8") as stream, patch_docutils(), docutils_namespace():

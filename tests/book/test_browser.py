@@ -15,7 +15,7 @@ import pytest
 from conftest import fresh_context
 from playwright.sync_api import Browser, Page
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "workflow"))
 
 import website
 

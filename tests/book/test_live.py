@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import math
 import re
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import fresh_context
 from PIL import Image
 from scipy.stats import t as student
-from test_book import build
+from test_book import build, write_part
 
-from companion import figures as plots
+from companion.arithmetic import starts
+from companion.vision import starts as vision_starts
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
 import live_figure  # noqa: E402
-from numbers_role import MissingResult  # noqa: E402
+import reference  # noqa: E402
+from cell_role import MissingResult  # noqa: E402
 
 FIGURES = {
     "book/index.html": ["main-figure"],
@@ -36,7 +40,7 @@ FIGURES = {
 
 
 def table(name: str) -> pd.DataFrame:
-    return pd.read_csv(ROOT / "results" / f"{name}.csv", keep_default_na=False, na_values=["nan"])
+    return reference.table(ROOT, name)
 
 
 # ---------------------------------------------------------------------------------------
@@ -88,10 +92,11 @@ def test_the_curves_of_the_book_are_those_of_the_table(name):
     data = live_figure.curves(rows)
     rows = rows.set_index(["condition", "behaviour", "n_layer", "n_disambiguation", "seed"])["test_accuracy"]
     seen = 0
-    for key, line in ((key, line) for key in plots.CONDITIONS for line in data["lines"]):
-        if line["label"] != plots.CONDITIONS[key][0]:
+    for start, line in itertools.product(starts.CONDITIONS.values(), data["lines"]):
+        if line["label"] != start.label:
             continue
-        assert (line["colour"], line["marker"], line["dash"]) == plots.CONDITIONS[key][1:]
+        key = start.pair
+        assert (line["colour"], line["marker"], line["dash"]) == (start.colour, start.marker, start.dash)
         for depth, points in line["points"].items():
             for count, mean, half, values in points:
                 own = np.array([value for value in values if value is not None])
@@ -171,8 +176,6 @@ def test_pictures_of_masks_have_the_mean_of_their_mask():
 
 def test_answers_are_marked_by_what_they_follow():
     for scale in ("paper", "quick"):
-        if not (ROOT / "results" / scale / "10_shape_transfer_answers.csv").is_file():
-            continue
         rows = table(f"{scale}/10_shape_transfer_answers")
         assert (rows["shape"] != rows["texture"]).all()
         for row in rows.itertuples():
@@ -229,12 +232,13 @@ def page(
 
 
 def built(folder: Path, text: str) -> tuple[str, str]:
-    quick = folder / "results" / "quick"
-    quick.mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(folder / "x.png")
-    runs({0: 0.5, 1: 0.7}).to_csv(quick / "x.csv", index=False)
-    runs({0: 0.5}).drop(columns="behaviour").to_csv(quick / "short.csv", index=False)
-    pd.concat([runs({0: 0.5})] * 2).to_csv(quick / "twice.csv", index=False)
+    for name, rows in {
+        "x": runs({0: 0.5, 1: 0.7}),
+        "short": runs({0: 0.5}).drop(columns="behaviour"),
+        "twice": pd.concat([runs({0: 0.5})] * 2),
+    }.items():
+        write_part(folder / "results", f"quick/{name}", rows.to_csv(index=False))
     return build(folder, text, extensions=["live_figure"])
 
 
@@ -261,8 +265,8 @@ def test_a_page_without_a_live_figure_does_not_load_the_script(tmp_path):
         (page("curve"), "there is no kind 'curve': write one of curves, forming, network, conflicts"),
         (page(tables=""), ":tables: names 0 tables, curves is drawn from 1 to 2"),
         (page("forming", "quick/x quick/x"), ":tables: names 2 tables, forming is drawn from 1"),
-        (page(tables="quick/y"), "there is no results/quick/y.csv: run the notebook that writes it"),
-        (page(tables="quick/short"), "results/quick/short.csv has no column behaviour, which curves needs; it has"),
+        (page(tables="quick/y"), "there is no results/quick/y: run the notebook that writes it"),
+        (page(tables="quick/short"), "results/quick/short has no column behaviour, which curves needs; it has"),
         (page(tables="quick/twice"), "one row a start, depth, count and seed"),
         (page(alt=""), "add :alt:"),
         (page(caption=""), "add a caption"),
@@ -334,9 +338,8 @@ def test_without_scripts_and_on_paper_the_picture_is_shown(visit, name):
 
 
 def accuracy(rows: pd.DataFrame, label: str, depth: int, count: int) -> pd.DataFrame:
-    (key,) = [key for key, looks in plots.CONDITIONS.items() if looks[0] == label]
-    own = (rows["condition"] == key[0]) & (rows["behaviour"] == key[1])
-    return rows[own & (rows["n_layer"] == depth) & (rows["n_disambiguation"] == count)]
+    (start,) = [start.name for start in starts.CONDITIONS.values() if start.label == label]
+    return rows[(rows["start"] == start) & (rows["n_layer"] == depth) & (rows["n_disambiguation"] == count)]
 
 
 READ = re.compile(
@@ -349,10 +352,8 @@ READ = re.compile(
 def check_readout(text: str, rows: pd.DataFrame, paper: pd.DataFrame | None = None, depth: int = 2) -> None:
     """Every number that is read out is the table's."""
     if found := re.fullmatch(r"The paper's (.*), ([\d,]+) samples: (\d\.\d{3}) \(one run\)\.", text):
-        names = {looks[0]: key for key, looks in plots.CONDITIONS.items()}
-        ours = {"sampled": "sampled", "complement": "sampled_complement", "random_initialisation": "random_init"}
-        name = names[found[1]][0]
-        there = paper[(paper["layers"] == depth) & (paper["condition"] == ours.get(name, name))]
+        (name,) = [start.published for start in starts.CONDITIONS.values() if start.label == found[1]]
+        there = paper[(paper["layers"] == depth) & (paper["condition"] == name)]
         there = there.set_index("n_disambiguation")["test_accuracy"]
         assert f"{there[int(found[2].replace(',', ''))]:.3f}" == found[3]
         return
@@ -390,7 +391,7 @@ def test_every_point_of_the_first_figure_is_read_by_keyboard(visit):
             check_readout(told(figure), rows)
             read.add(told(figure))
     assert before not in read
-    assert len(read) == len(plots.CONDITIONS) * rows["n_disambiguation"].nunique()
+    assert len(read) == rows["start"].nunique() * rows["n_disambiguation"].nunique()
 
 
 def test_arrow_up_reads_the_next_line_at_the_same_count(visit):
@@ -413,7 +414,7 @@ def test_a_seed_is_chosen_and_read_with_the_mouse(visit):
     figure = box_of(shown, "main-figure")
     figure.get_by_label("Show", exact=True).select_option("seed 3")
     marks = figure.locator(".live-chart g path[transform]")
-    assert marks.count() == len(plots.CONDITIONS) * rows["n_disambiguation"].nunique()
+    assert marks.count() == rows["start"].nunique() * rows["n_disambiguation"].nunique()
     read = set()
     for number in range(0, marks.count(), 3):
         place = marks.nth(number).bounding_box()
@@ -556,9 +557,7 @@ def test_the_slider_shows_every_step_of_the_search(visit):
     assert "layer 0, mlp.c_proj" in picture.get_attribute("aria-label")
     own = frames[(frames["step"] == 950) & (frames["parameter"] == "transformer.h.0.mlp.c_proj.weight")].iloc[0]
     assert f"the mean of the soft mask is {own['soft_mean']:.3f}" in told(figure)
-    expected = [
-        plots.mpl.colors.to_rgb(plots.mpl.colormaps["cividis"](int(level, 36) / 35)) for level in own["picture"][:32]
-    ]
+    expected = [mpl.colors.to_rgb(mpl.colormaps["cividis"](int(level, 36) / 35)) for level in own["picture"][:32]]
     drawn = picture.evaluate("node => [...node.getContext('2d').getImageData(0, 0, 32, 1).data]")
     assert np.allclose(np.array(drawn).reshape(32, 4)[:, :3], 255 * np.array(expected), atol=1)
     box = slider.bounding_box()
@@ -636,7 +635,7 @@ def test_cue_conflicts_show_what_each_network_answered(visit):
     pictures = figure.locator(".live-grid-pictures button")
     network = figure.get_by_label("Network", exact=True)
     for name in answers["condition"].unique():
-        label = plots.ROWS[name][0]
+        label = vision_starts.CONDITIONS[name].label
         network.focus()
         network.select_option(label)
         own = answers[answers["condition"] == name].sort_values("picture")
@@ -652,7 +651,7 @@ def test_cue_conflicts_show_what_each_network_answered(visit):
     shown.keyboard.press("Enter")
     rows = [[cell.inner_text() for cell in line.locator("th, td").all()] for line in figure.locator("tbody tr").all()]
     own = answers[answers["picture"] == 5]
-    assert [line[0] for line in rows] == [plots.ROWS[name][0] for name in own["condition"]]
+    assert [line[0] for line in rows] == [vision_starts.CONDITIONS[name].label for name in own["condition"]]
     assert [line[1] for line in rows] == own["answer"].tolist()
     assert [line[2].split()[-1] for line in rows] == own["follows"].tolist()
     last = answers[answers["condition"] == name]

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pandas as pd
 import pytest
 import torch
 import yaml
 
 from companion.arithmetic.task import Computation
+from companion.lab import tables
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
 sys.path.insert(0, str(BOOK / "_ext"))
 
@@ -25,36 +30,34 @@ import offline  # noqa: E402
 import parameters_table  # noqa: E402
 import run_card  # noqa: E402
 
-NUM = re.compile(r"\{num\}`([^`]*)`")
-
-
 # ---------------------------------------------------------------------------------------
 # Extensions, on small inputs
 
 
-def build(
-    folder: Path, page: str, numbers: dict[str, str] | None = None, extensions: Sequence[str] = ()
-) -> tuple[str, str]:
-    """Build one page with the book's extensions, and others; its HTML and the warnings."""
+def write_part(results: Path, name: str, csv: str = "a\n1\n", part: str = "000", **record: Any) -> None:
+    """A part of a table of the reference, ``<scale>/<table>``."""
+    rows = csv.splitlines()
+    (results / name).mkdir(parents=True, exist_ok=True)
+    (results / name / f"{part}.csv").write_text(csv, encoding="utf-8")
+    told = {
+        "scale": name.split("/")[0], "rows": len(rows) - 1, "columns": rows[0].split(","), "keys": [],
+        "parameters": {}, "makers": None,
+    }  # fmt: skip
+    (results / name / f"{part}.json").write_text(json.dumps(told | record), encoding="utf-8")
+
+
+def build(folder: Path, page: str, *, table: bool = False, extensions: Sequence[str] = ()) -> tuple[str, str]:
+    """Build one page with the book's extensions, and others, and a table 01_x; its HTML and the warnings."""
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
-    (folder / "book" / "runs").mkdir(parents=True)
+    (folder / "book" / "runs").mkdir(parents=True, exist_ok=True)
     (folder / "results" / "quick").mkdir(parents=True, exist_ok=True)
     (folder / "index.md").write_text(f"# Page\n\n{page}\n\n```{{toctree}}\nbook/runs/01_x\n```\n", encoding="utf-8")
     (folder / "book" / "runs" / "01_x.md").write_text("# Notebook\n", encoding="utf-8")
-    if numbers is not None:
-        record = {
-            "scale": "quick",
-            "seeds": [0, 1],
-            "device": "cpu",
-            "wall_seconds": 75.0,
-            "commit": "abc",
-            "numbers": numbers,
-        }
-        (folder / "results" / "quick" / "01_x.json").write_text(json.dumps(record), encoding="utf-8")
-        (folder / "results" / "quick" / "01_x.csv").write_text("a\n1\n", encoding="utf-8")
-    extensions = ["myst_parser", "numbers_role", "run_card", "parameters_table", "offline", *extensions]
+    if table:
+        write_part(folder / "results", "quick/01_x", seeds=[0, 1], device="cpu", wall_seconds=75.0, commit="abc")
+    extensions = ["myst_parser", "cell_role", "run_card", "parameters_table", "offline", *extensions]
     warnings = folder / "warnings"
     with warnings.open("w", encoding="utf-8") as stream, patch_docutils(), docutils_namespace():
         app = Sphinx(
@@ -67,57 +70,78 @@ def build(
     )
 
 
-def test_number_is_shown_and_links_to_its_notebook(tmp_path):
-    html, warnings = build(tmp_path, "It is {num}`01_x.acc`.", {"acc": "0.93 ± 0.02"})
-    assert "0.93 ± 0.02" in html
-    assert 'href="book/runs/01_x.html"' in html
-    assert warnings == ""
-
-
-def test_a_scale_in_front_of_a_name_is_that_of_the_number_and_the_card(tmp_path):
-    paper = tmp_path / "results" / "paper"
-    paper.mkdir(parents=True)
-    record = {"scale": "paper", "seeds": [0], "numbers": {"acc": "0.5"}, "runs": [{}, {}]}
-    (paper / "01_x.json").write_text(json.dumps(record), encoding="utf-8")
-    (paper / "01_x.csv").write_text("a\n1\n", encoding="utf-8")
-    html, warnings = build(
-        tmp_path, "{num}`paper/01_x.acc`, {num}`01_x.acc`\n\n```{run-card} paper/01_x\n```", {"acc": "0.9"}
-    )
+def test_a_scale_in_front_of_a_name_is_that_of_the_card(tmp_path):
+    for part in ("000", "001"):
+        csv = f"a\n{part}\n"
+        write_part(tmp_path / "results", "paper/01_x", csv, part, keys=["a"], seeds=[0])
+    html, warnings = build(tmp_path, "```{run-card} paper/01_x\n```", table=True)
     assert warnings == ""
     text = re.sub("<[^>]*>", "", html)
-    assert "0.5, 0.9" in text
     assert "-f params/paper.yaml" in text
-    assert "2, merged into one table" in text
+    assert "2, joined into one table" in text
 
 
-def test_missing_number_warns_with_place_and_known_keys(tmp_path):
-    _, warnings = build(tmp_path, "It is {num}`01_x.nope`.", {"acc": "1", "other": "2"})
-    assert "index.md:3" in warnings
-    assert "acc, other" in warnings
-    assert "nope" in warnings
-
-
-@pytest.mark.parametrize("page", ["{num}`01_x.acc`", "```{run-card} 01_x\n```"])
-def test_missing_result_warns_with_the_fix(tmp_path, page):
-    _, warnings = build(tmp_path, page)
+def test_missing_result_warns_with_the_fix(tmp_path):
+    _, warnings = build(tmp_path, "```{run-card} 01_x\n```")
     assert "index.md:3" in warnings
     assert "Run notebooks/01_x.ipynb" in warnings
 
 
 def test_run_card_has_facts_command_and_downloads(tmp_path):
-    html, warnings = build(tmp_path, "```{run-card} 01_x\n```", {})
+    html, warnings = build(tmp_path, "```{run-card} 01_x\n```", table=True)
     assert warnings == ""
     assert "1 min 15 s" in html
     assert "python -m companion run notebooks/01_x.ipynb -f params/quick.yaml" in re.sub("<[^>]*>", "", html)
     assert len(re.findall(r'href="_downloads/[^"]*/01_x\.(?:csv|json)"', html)) == 2
 
 
-def test_run_card_adds_up_the_seconds_of_training(tmp_path):
-    table = tmp_path / "table.csv"
-    table.write_text("seed,seconds\n0,1.5\n1,nan\n2,\n3,2\n")
-    assert run_card.trained_for(table) == 3.5
-    table.write_text("seed,accuracy\n0,1\n")
-    assert run_card.trained_for(table) == 0
+def test_downloads_are_the_joined_table_and_its_record(tmp_path):
+    for part in ("000", "001"):
+        write_part(tmp_path / "results", "quick/02_x", f"seed,score\n{int(part)},0.5\n", part, keys=["seed"])
+    html, warnings = build(tmp_path, "```{run-card} 02_x\n```", table=True)
+    assert warnings == ""
+    csv, record = (
+        (tmp_path / "out" / place).read_text(encoding="utf-8")
+        for place in re.findall(r'href="(_downloads/[^"]*/02_x\.(?:csv|json))"', html)
+    )
+    assert csv == "seed,score,run\n0,0.5,0\n1,0.5,1\n"
+    assert [run["part"] for run in json.loads(record)["runs"]] == ["000", "001"]
+
+
+def test_a_page_is_built_again_when_a_part_is_added(tmp_path):
+    page = "```{run-card} 01_x\n```"
+    assert "joined into one table" not in build(tmp_path, page, table=True)[0]
+    write_part(tmp_path / "results", "quick/01_x", "a\n2\n", "001", keys=["a"])
+    assert "2, joined into one table" in build(tmp_path, page)[0]
+
+
+def test_run_card_adds_up_the_seconds_of_training():
+    assert run_card.trained_for(pd.DataFrame({"seed": [0, 1, 2], "seconds": [1.5, math.nan, 2]})) == 3.5
+    assert run_card.trained_for(pd.DataFrame({"seed": [0], "accuracy": [1]})) == 0
+
+
+def maker(kind="base", **known):
+    versions = {"python": "3.11", "torch": "2.15"}
+    return {
+        "kind": kind, "commit": "0123456789abc", "changed_since_commit": False, "device": "CPU, X", "objects": 2,
+        "versions": versions, "seconds": 60.0, "first": "2026-11-20T10:00:00Z", "last": "2026-11-20T11:00:00Z",
+    } | known  # fmt: skip
+
+
+def test_run_card_says_who_made_the_networks_that_the_runs_have_read():
+    runs = [
+        {"makers": [maker(), maker("vision_mask", last="2026-11-22T10:00:00Z")]},
+        {"makers": [maker(objects=3, seconds=1.0), maker(device="GPU", first="2026-12-01", last="2026-12-01")]},
+        {"makers": [maker(commit=None, device=None, versions=None, first=None, last=None)]},
+    ]
+    who = "commit 0123456789"
+    assert set(run_card.made(runs)) == {
+        f"2 objects (base; 1 min 0 s): {run_card.UNKNOWN}",
+        f"2 objects (base; 1 min 0 s): {who}; GPU; python 3.11, torch 2.15; 2026-12-01",
+        f"7 objects (base, vision mask; 2 min 1 s): {who}; CPU, X; python 3.11, torch 2.15; 2026-11-20 to 2026-11-22",
+    }
+    assert run_card.made([{"makers": None}, *runs[:1]])[-1] == f"of 1 of 2 runs {run_card.UNKNOWN}"
+    assert run_card.made([{"makers": []}]) == []
 
 
 def test_run_card_says_when_the_code_had_local_changes():
@@ -174,16 +198,15 @@ def test_the_command_of_a_run_card_gives_what_the_parameter_file_does_not(tmp_pa
 @pytest.mark.parametrize("runs", [3, 4])
 def test_more_than_three_commands_of_a_run_card_open_on_demand(tmp_path, runs):
     small_project(tmp_path)
-    (tmp_path / "results" / "paper").mkdir(parents=True)
     same = {"scale": "paper", "lr": 0.1, "formula": "ab", "workers": 0}
-    record = {"scale": "paper", "runs": [{"parameters": same | {"seeds": [seed]}} for seed in range(runs)]}
-    (tmp_path / "results" / "paper" / "01_x.json").write_text(json.dumps(record), encoding="utf-8")
-    (tmp_path / "results" / "paper" / "01_x.csv").write_text("a\n1\n", encoding="utf-8")
-    html, _ = build(tmp_path, "```{run-card} paper/01_x\n```", {})
+    for seed in range(runs):
+        parameters = same | {"seeds": [seed]}
+        write_part(tmp_path / "results", "paper/01_x", f"a\n{seed}\n", f"{seed:03d}", keys=["a"], parameters=parameters)
+    html, _ = build(tmp_path, "```{run-card} paper/01_x\n```", table=True)
     assert re.sub("<[^>]*>", "", html).count("python -m companion run notebooks/01_x.ipynb") == runs
     folded = re.search("<details><summary>The 4 commands that made the table</summary>(.*?)</details>", html, re.DOTALL)
     assert (folded is not None) == (runs == 4)
-    assert folded is None or re.sub("<[^>]*>", "", folded[1]).count("sicore run") == 4
+    assert folded is None or re.sub("<[^>]*>", "", folded[1]).count("companion run") == 4
 
 
 def test_the_command_of_a_run_card_leads_back_to_its_parameters(tmp_path):
@@ -206,19 +229,17 @@ def test_committed_records_have_a_command_that_leads_back_to_them():
     from companion.lab.runner import resolve, with_defaults
 
     checked = 0
-    for path in sorted((ROOT / "results").glob("*/*.json")):
-        notebook = ROOT / "notebooks" / f"{path.stem}.ipynb"
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not notebook.is_file():
+    for notebook, scale in itertools.product(sorted((ROOT / "notebooks").glob("*.ipynb")), ("quick", "paper", "vit")):
+        if notebook.stem not in tables.names(scale, root=ROOT / "results"):
             continue
-        for run in record.get("runs") or [record]:
-            words = shlex.split(run_card.command(ROOT, path.stem, record["scale"], run["parameters"]))
+        for run in tables.record(notebook.stem, scale, root=ROOT / "results")["runs"]:
+            words = shlex.split(run_card.command(ROOT, notebook.stem, scale, run["parameters"]))
             given = {words[i + 1]: words[i + 2] for i, word in enumerate(words) if word == "-p"}
             files = [ROOT / words[i + 1] for i, word in enumerate(words) if word == "-f"]
             again = with_defaults(notebook, resolve(notebook, files, given))
             for name, value in run["parameters"].items():
                 if name in again and name not in run_card.OF_THE_MACHINE:
-                    assert again[name] == value, f"{path}: {name}"
+                    assert again[name] == value, f"{scale}/{notebook.stem}: {name}"
                     checked += 1
     assert checked > 100
 
@@ -229,8 +250,12 @@ def test_the_card_of_a_page_says_when_and_at_which_scale_the_page_was_executed()
         "This page": "executed on 2026-11-21 at the quick scale, in 1 min 1 s"
     }
     assert run_card.page_facts({"papermill": papermill | {"parameters": {}}})["This page"].count("smoke scale")
-    assert "not executed" in run_card.page_facts({"sicore": {"not_executed": True}})["This page"]
+    assert "not executed" in run_card.page_facts({"companion": {"not_executed": True}})["This page"]
     assert run_card.page_facts({}) == {}
+
+
+CARDS = {"12_published": "paper/04_depths"}
+"""Notebook without a table of its own -> the table that it shows."""
 
 
 def test_every_notebook_has_its_card_below_the_question():
@@ -239,7 +264,7 @@ def test_every_notebook_has_its_card_below_the_question():
     for path in notebooks:
         first = json.loads(path.read_text(encoding="utf-8"))["cells"][0]
         assert first["cell_type"] == "markdown"
-        assert f"```{{run-card}} {path.stem}\n```" in "".join(first["source"]), path.name
+        assert f"```{{run-card}} {CARDS.get(path.stem, path.stem)}\n```" in "".join(first["source"]), path.name
 
 
 def test_parameter_rows_say_same_where_a_scale_changes_nothing():
@@ -267,24 +292,6 @@ def test_outside_assets_are_recognised():
 # Pages, as written
 
 
-def test_every_number_on_a_page_has_a_result():
-    folder = ROOT / "results" / "quick"
-    if not list(folder.glob("*.json")):
-        pytest.skip("no results at the quick scale yet: run `make book`")
-    known = {
-        f"{scale}{path.stem}.{key}"
-        for scale in ("", "paper/", "vit/")
-        for path in (folder if not scale else ROOT / "results" / scale).glob("*.json")
-        for key in json.loads(path.read_text(encoding="utf-8")).get("numbers", {})
-    }
-    asked = {
-        (page.name, target) for page in BOOK.glob("*.md") for target in NUM.findall(page.read_text(encoding="utf-8"))
-    }
-    assert asked, "no page shows a result"
-    missing = sorted(f"{page}: {target}" for page, target in asked if target not in known)
-    assert not missing, f"no such number in the results: {missing}"
-
-
 def test_every_cited_source_is_in_the_bibliography():
     entries = set(re.findall(r"^@\w+\{(\S+),", (BOOK / "references.bib").read_text(encoding="utf-8"), re.MULTILINE))
     pages = "".join(page.read_text(encoding="utf-8") for page in BOOK.glob("*.md"))
@@ -304,12 +311,13 @@ def test_the_tables_of_the_task_are_right():
 
 def test_the_code_for_your_own_model_runs(tmp_path):
     code = re.findall(r"```python\n(.*?)```", (BOOK / "own_model.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(code) == 2
+    assert len(code) == 3
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(code)], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Subnetwork(")
+    assert done.stdout.count("Subnetwork(") == 2, "one of the paper's family, one of the page's own"
     assert (tmp_path / "product.safetensors").is_file()
 
 
@@ -418,7 +426,8 @@ def test_every_experiments_page_has_one_run_card_with_its_command(html, pages):
         text = (html / "book" / "runs" / f"{source.stem}.html").read_text(encoding="utf-8")
         (card,) = re.findall(r'<div class="run-card.*?</details>.*?</div>', text, re.DOTALL)
         words = re.sub("<[^>]*>", "", card)
-        assert f"python -m companion run notebooks/{source.name} -f params/quick.yaml" in words
+        scale, _, table = CARDS.get(source.stem, f"quick/{source.stem}").partition("/")
+        assert f"python -m companion run notebooks/{table}.ipynb -f params/{scale}.yaml" in words
         for label in ("Scale", "Seeds", "Device", "Commit", "Versions", "Wall time"):
             assert label in words, f"{source.stem}: no {label}"
         assert "parameters" in words

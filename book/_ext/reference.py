@@ -1,0 +1,107 @@
+"""The reference tables for the book: each joined from its parts into one file, before any page is read.
+
+``results/<scale>/<table>/`` becomes ``_build/tables/<scale>/<table>.csv`` and ``.json``. Pages offer these, as in
+``../_build/tables/paper/10_shape_transfer.csv``, and depend on them: a new part makes them new, and the page with them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+
+from companion.compare.statistics import far_off
+from companion.lab import tables
+from sicore.files import write_text
+
+JOINED = Path("_build/tables")
+"""From the book's root."""
+
+
+class MissingResult(Exception):
+    """A result that a page asks for and that is not there; the message names the fix."""
+
+
+def write(app: Sphinx) -> None:
+    """Write every table of the reference, where it is not there as it is; remove those that have gone."""
+    root, results = Path(app.srcdir), Path(app.srcdir) / "results"
+    there = set()
+    for scale in sorted(path.name for path in results.glob("*") if path.is_dir()):
+        for name in tables.names(scale, root=results):
+            told = tables.record(name, scale, root=results, marks=far_off)
+            for ending, text in (
+                ("csv", tables.text(name, scale, root=results, marks=far_off)),
+                ("json", json.dumps(told, indent=1) + "\n"),
+            ):
+                target = root / JOINED / scale / f"{name}.{ending}"
+                there.add(target)
+                if not target.is_file() or target.read_text(encoding="utf-8") != text:
+                    write_text(target, text)
+    for old in (root / JOINED).glob("*/*.*"):
+        if old not in there:
+            old.unlink()
+
+
+def place(root: Path, name: str, ending: str = "csv") -> str:
+    """The file of ``<scale>/<table>``, from the book's root; a single file of ``results`` where it is no notebook's."""
+    alone = f"results/{name}.{ending}"
+    return alone if (root / alone).is_file() else f"{JOINED}/{name}.{ending}"
+
+
+def read(env: BuildEnvironment, name: str) -> pd.DataFrame:
+    """The table ``<scale>/<table>``, on which the page then depends.
+
+    Raises
+    ------
+    MissingResult
+        When it is not there, naming the notebook to run.
+    """
+    root = Path(env.srcdir)
+    env.note_dependency(str(root / place(root, name)))
+    return table(root, name)
+
+
+def table(root: Path, name: str) -> pd.DataFrame:
+    """:func:`read`, from the book's root."""
+    alone, (scale, _, short) = root / "results" / f"{name}.csv", name.partition("/")
+    if alone.is_file():
+        return pd.read_csv(alone, keep_default_na=False, na_values=["nan"])
+    found = tables.find(short, scale, root=root / "results")
+    if found is None:
+        own = [file.name for file in sorted((root / "notebooks").glob("*.ipynb")) if file.stem in short]
+        raise MissingResult(f"there is no results/{name}: run {' or '.join(own) or 'the notebook that writes it'}")
+    return found
+
+
+def record(env: BuildEnvironment, scale: str, name: str) -> dict[str, Any]:
+    """Where a table comes from (:func:`companion.lab.tables.record`); the page then depends on it.
+
+    Raises :class:`MissingResult` naming the tables of this scale.
+    """
+    path = Path(env.srcdir) / JOINED / scale / f"{name}.json"
+    env.note_dependency(str(path))
+    if not path.is_file():
+        there = ", ".join(tables.names(scale, root=Path(env.srcdir) / "results")) or "none"
+        raise MissingResult(
+            f"there is no results/{scale}/{name}; results of this scale: {there}. Run notebooks/{name}.ipynb"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def download(env: BuildEnvironment, name: str, text: str, ending: str = "csv") -> addnodes.download_reference:
+    """A link that offers a table or its record; Sphinx copies the file into ``_downloads``."""
+    # A leading slash means the book's root.
+    target = f"/{place(Path(env.srcdir), name, ending)}"
+    return addnodes.download_reference("", "", nodes.inline(text, text), refdoc=env.docname, reftarget=target)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Join the tables when a build begins."""
+    app.connect("builder-inited", write)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
