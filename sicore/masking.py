@@ -4,8 +4,8 @@ A model is an ordinary ``nn.Module``; a mask is a dictionary from parameter name
 tensors of the parameters' shapes. Nothing is wrapped. The two equations that the
 rest of the package applies are::
 
-    effective = source * soft + outside * (1 - soft)  # while a subnetwork is searched
-    effective = where(mask, source, free)             # while it is put to use
+    effective = source * soft + outside * (1 - soft)  # in a search
+    effective = where(mask, source, free)             # in use
 
 ``soft`` is the mask family's, a value that the search is given (:class:`Family`).
 """

@@ -78,12 +78,13 @@ def frames(machine: Machine, base: stages.BaseModel, found: stages.Found, *, siz
         resume = Resume(progress=f"search of seed {found.seed} again")
         _, trained = stages.search([spec], source, accuracy=look, resume=resume)
     family = spec.family()
+    begins = family.schedule(0, spec.steps)
     logits = {name: family.start(source[name][0].cpu()) for name in names}
     start = [
         {name: family.hard(logits[name]).float() for name in names},
-        {name: family.soft(logits[name], family.initial) for name in names},
+        {name: family.soft(logits[name], begins) for name in names},
     ]
-    history = [{"step": 0, "temperature": family.initial}, *history_of(trained.history, 0)]
+    history = [{"step": 0, "temperature": begins}, *history_of(trained.history, 0)]
     seen = start + seen
     return pd.DataFrame([
         {

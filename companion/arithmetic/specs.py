@@ -1,8 +1,9 @@
 """What decides a base model, a search and a transfer: checked settings, and the data that follows from them.
 
 The spec of what an object was made from is nested in its own, and the JSON of a spec is part of the key under which
-the object is stored. So ``json`` leaves a setting that is added later out where it has the default that changes
-nothing (:func:`companion.lab.recipes.without_neutral`): otherwise nothing that is stored would be found again.
+the object is stored. So a setting that is added later is left out of a spec's ``json`` where it has the default that
+changes nothing: name it in the call of :func:`companion.lab.recipes.without_neutral` there, as ``Base.json`` does.
+Otherwise nothing that is stored would be found again.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ class Search:
         return cls(**{**spec, "base": Base.of(spec["base"])})
 
     def json(self) -> dict[str, Any]:
-        return {**vars(self), "base": self.base.json()}
+        return without_neutral(vars(self)) | {"base": self.base.json()}
 
     def family(self) -> ContinuousSparsification:
         """The masks that are searched among."""
@@ -222,7 +223,7 @@ class Transfer:
         return cls(**{**spec, "source": Search.of(spec["source"]), "inherit": tuple(spec["inherit"])})
 
     def json(self) -> dict[str, Any]:
-        return {**vars(self), "source": self.source.json(), "inherit": list(self.inherit)}
+        return without_neutral(vars(self)) | {"source": self.source.json(), "inherit": list(self.inherit)}
 
     @property
     def base(self) -> Base:

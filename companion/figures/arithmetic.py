@@ -13,7 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from companion.arithmetic.starts import CONDITIONS, MAIN, Condition
+from companion.arithmetic.starts import CONDITIONS, Condition
 from companion.compare.statistics import seeds_a_point, summary
 from companion.figures.style import count_axis, density_bars, label, pretty
 from companion.palette import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY
@@ -91,12 +91,13 @@ def tradeoff(table: pd.DataFrame) -> Figure:
 
 
 def transfer_curves(
-    table: pd.DataFrame, *, floor: float, conditions: Sequence[str] = MAIN, paper: pd.DataFrame | None = None
+    table: pd.DataFrame, *, floor: float, conditions: Sequence[str] = (), paper: pd.DataFrame | None = None
 ) -> Figure:
     """Test accuracy against the number of disambiguation samples: mean and 95 % interval over seeds.
 
     Columns: ``start``, ``n_disambiguation``, ``seed``, ``test_accuracy``. ``floor``, the accuracy of
-    the best constant answer, is a dotted line. ``paper`` is that of :func:`depth_curves`.
+    the best constant answer, is a dotted line. ``conditions`` names the starts that are drawn, by default all that the
+    table has. ``paper`` is that of :func:`depth_curves`.
     """
     figure, axes = plt.subplots(figsize=(7.2, 5.0), layout="constrained")
     for one in _there(table, conditions):
@@ -109,7 +110,7 @@ def transfer_curves(
     return figure
 
 
-def depth_curves(table: pd.DataFrame, conditions: Sequence[str] = MAIN, *, paper: pd.DataFrame | None = None) -> Figure:
+def depth_curves(table: pd.DataFrame, conditions: Sequence[str] = (), *, paper: pd.DataFrame | None = None) -> Figure:
     """Transfer curves in one panel per depth, all over the same numbers of samples: mean and 95 % interval over seeds.
 
     Columns as in :func:`transfer_curves`, and ``n_layer``. ``paper`` (columns ``condition``,
@@ -147,8 +148,8 @@ def depth_curves(table: pd.DataFrame, conditions: Sequence[str] = MAIN, *, paper
 
 
 def _there(table: pd.DataFrame, conditions: Sequence[str]) -> list[Condition]:
-    """The starts among ``conditions`` that a table has."""
-    return [CONDITIONS[name] for name in conditions if (table["start"] == name).any()]
+    """The starts among ``conditions``, or among all where none is named, that a table has."""
+    return [CONDITIONS[name] for name in conditions or CONDITIONS if (table["start"] == name).any()]
 
 
 def _curve(axes: Axes, one: Condition, table: pd.DataFrame, paper: pd.DataFrame | None, size: float) -> None:

@@ -130,7 +130,7 @@ class Head:
         return cls(**{**spec, "base": Base.of(spec["base"])})
 
     def json(self) -> dict[str, Any]:
-        return {**vars(self), "base": self.base.json()}
+        return without_neutral(vars(self)) | {"base": self.base.json()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +166,7 @@ class Search:
         return cls(**{**spec, "headed": Head.of(spec["headed"])})
 
     def json(self) -> dict[str, Any]:
-        return {**vars(self), "headed": self.headed.json()}
+        return without_neutral(vars(self)) | {"headed": self.headed.json()}
 
     @property
     def base(self) -> Base:
