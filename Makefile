@@ -58,5 +58,5 @@ setup: .venv/ready
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-clean: ## remove what was built; the store of trained models stays
-	rm -rf _build book/runs runs .snakemake
+clean: ## remove what was built; the store of trained models and the tables of your own runs stay
+	rm -rf _build book/runs runs/smoke .snakemake

@@ -185,7 +185,11 @@ def _logits(family: Family, source: Params, names: Iterable[str]) -> Params:
 
 def _penalties(penalty: float | Sequence[float], K: int) -> Tensor:
     """lambda of each of K searches, [K], checked."""
-    values = [penalty] * K if isinstance(penalty, int | float) else list(penalty)
+    try:
+        values = torch.as_tensor(penalty, dtype=torch.float64).tolist()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"penalty = {penalty!r}: expected a number, or one for each of {K} searches") from error
+    values = values if isinstance(values, list) else [values] * K
     if len(values) != K:
         raise ValueError(f"penalty has {len(values)} values, one for each of {K} searches is expected")
     if not all(0 <= value < math.inf for value in values):

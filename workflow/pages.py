@@ -119,7 +119,7 @@ def main(words: list[str] | None = None) -> int:
         copy, figures = root / "book" / "runs" / source.name, scales[scale][source.stem]
         if copy.is_file():
             told = json.loads(copy.read_text(encoding="utf-8"))["metadata"].get("companion", {})
-            if not told.get("not_executed"):
+            if told.get("mark"):  # executed, by the runner
                 continue
         shown = page(json.loads(text), figures, scale)
         write_text(copy, json.dumps(shown, indent=1, ensure_ascii=False) + "\n")

@@ -35,7 +35,7 @@ def take(names: Sequence[str]) -> str:
     folder.mkdir(mode=0o700, exist_ok=True)
     while True:
         for name in names:
-            file = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o600)
+            file = os.open(folder / name.replace("/", "_"), os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

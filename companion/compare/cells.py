@@ -231,13 +231,14 @@ def _sums(table: Table, query: Query) -> pd.Series[float]:
     """Seed by seed, the sum of some starts minus that of others; ``by`` may join several columns with +."""
     rows, names = _select(table, query.where), query.options.get("by", "start").split("+")
     kinds = pd.concat([_column(rows, name).astype(str) for name in names], axis=1).agg("+".join, axis=1)
-    total: Any = 0.0
+    parts = []
     for sign, option in ((1, "plus"), (-1, "minus")):
         for value in _split(query.options.get(option, "")):
             if not (kinds == value).any():
                 raise ValueError(f"{option}={value}: there is {_there(kinds)}")
-            total = total + sign * _by_seed(rows[kinds == value], query.column)
-    return total.dropna()
+            parts.append(sign * _by_seed(rows[kinds == value], query.column))
+    # Seeds that all of them have; where a run of one diverged there is no value, and so none of a mean over it.
+    return pd.concat(parts, axis=1, join="inner").sum(axis=1, skipna=False)
 
 
 def _values(table: Table, query: Query) -> pd.Series[float]:

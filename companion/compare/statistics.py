@@ -276,11 +276,15 @@ def gap_of_means(first: Sequence[float], second: Sequence[float]) -> tuple[float
 def share_of_gain(table: pd.DataFrame, part: str, whole: str, floor: str, *, by: str = "start") -> tuple[float, float]:
     """Which share of the gain of ``whole`` over ``floor`` does ``part`` give? Mean and half-width over seeds.
 
-    Per seed (part - floor) / (whole - floor), of accuracies averaged over the sample numbers.
+    Per seed (part - floor) / (whole - floor), of accuracies averaged over the sample numbers. Both are nan where no
+    seed has the three, where a run of a seed diverged, and where a seed has no gain to share.
     """
-    means = curve_means(table, [by]).pivot_table(index="seed", columns=by, values="test_accuracy")
+    by_seed = curve_means(table, [by]).groupby(["seed", by])["test_accuracy"]
+    means, there = by_seed.mean(skipna=False).unstack(by), by_seed.size().unstack(by)
+    three = list(dict.fromkeys((part, whole, floor)))
+    means = means.reindex(columns=three)[there.reindex(columns=three).notna().all(axis=1)]
     share = (means[part] - means[floor]) / (means[whole] - means[floor])
-    return interval([float(value) for value in share.dropna()])
+    return interval(share.tolist()) if len(share) and np.isfinite(share).all() else (math.nan, math.nan)
 
 
 def spreads(table: pd.DataFrame, value: str = "test_accuracy") -> pd.DataFrame:

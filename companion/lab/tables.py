@@ -21,10 +21,11 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from companion.lab import origin
@@ -135,7 +136,7 @@ def write(
         "makers": origin.makers(machine.objects.values()) if machine else [],
     }
     parameters_hash = hash_of(parameters)
-    part = target / f"{stamp()}-{parameters_hash}.csv"
+    part = target / f"{_later_than(target)}-{parameters_hash}.csv"
     _write_both(part, table, record)
     # The latest stays, which may by now be another process's.
     latest = max(path.stem for path in target.glob(f"*-{parameters_hash}.json"))
@@ -197,9 +198,22 @@ def _write_both(csv: Path, table: pd.DataFrame, record: Mapping[str, Any]) -> No
             new_csv.write_text(_as_csv(table), encoding="utf-8")
 
 
+STAMP = "%Y%m%dT%H%M%S%fZ"
+"""How the time stands in a part's name."""
+
+
 def stamp() -> str:
     """The time (UTC) as the first half of a part's name: later is greater."""
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+    return datetime.now(UTC).strftime(STAMP)
+
+
+def _later_than(place: Path) -> str:
+    """The time, or just after the latest part where a clock was ahead: the run that is written now is the later one."""
+    now, latest = stamp(), max((path.stem.rpartition("-")[0] for path in place.glob("*-????????.json")), default="")
+    if now > latest:
+        return now
+    after = datetime.strptime(latest, STAMP).replace(tzinfo=UTC) + timedelta(microseconds=1)
+    return after.strftime(STAMP)
 
 
 def hash_of(parameters: Mapping[str, Any]) -> str:
@@ -334,7 +348,7 @@ def written_since(begun: str, parameters: Mapping[str, Any]) -> dict[str, str]:
     for path in sorted(path for path in place.glob("*/*-????????.json") if path.stem >= begun):
         with contextlib.suppress(OSError, ValueError, KeyError):  # gone or not whole: it is none
             told = json.loads(path.read_text(encoding="utf-8"))["parameters"]
-            if all(told.get(name) == value for name, value in parameters.items()):
+            if told == dict(parameters):
                 found[path.parent.name] = path.stem.rpartition("-")[2]
     return found
 
@@ -433,7 +447,7 @@ def _concatenated(parts: Sequence[tuple[Mapping[str, Any], pd.DataFrame]], keys:
         columns += [column for column in cells.columns if column not in columns]
         own_keys = _sort_keys(cells, keys)
         new = [key not in again for key in own_keys]
-        kept.append(cells[new].assign(run=str(i)))
+        kept.append(cells.loc[np.array(new, dtype=bool)].assign(run=str(i)))
         order += [key for key, is_new in zip(own_keys, new, strict=True) if is_new]
         again.update(own_keys)
     whole = pd.concat(kept, ignore_index=True)

@@ -286,3 +286,10 @@ def test_memory_and_file_give_the_same_text(reference):
         "range test_accuracy",
     ):
         assert cells.lookup(f"04_y {query}") == cells.text(table, query)
+
+
+def test_a_run_that_diverged_leaves_no_sum_over_it():
+    table = runs()
+    table.loc[(table["start"] == "random") & (table["seed"] == 2), "test_accuracy"] = math.nan
+    assert cells.text(table, "lead test_accuracy plus=sub minus=random") == "–"
+    assert cells.text(table, "lead test_accuracy plus=sub minus=random seed=0/1").startswith("+")

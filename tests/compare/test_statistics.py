@@ -301,6 +301,13 @@ def test_share_of_the_gain_is_one_half():
     assert half == pytest.approx(0.0, abs=1e-9)
 
 
+def test_share_of_the_gain_is_none_where_a_run_diverged_or_nothing_was_gained():
+    lost = TABLE.copy()
+    lost.loc[lost.index[lost["start"] == "half"][:1], "test_accuracy"] = math.nan
+    for table, whole in ((lost, "good"), (TABLE, "base"), (TABLE, "nowhere")):
+        assert all(map(math.isnan, analysis.share_of_gain(table, "half", whole, "base")))
+
+
 def test_spreads_by_the_formula_for_two_by_two():
     rows = [
         {"start": "s", "seed": seed, "draw": draw, "n_disambiguation": 5, "test_accuracy": value}

@@ -208,6 +208,21 @@ def test_joining_adds_columns_and_keeps_integers_empty_text_and_every_digit():
     assert table["kind"].tolist() == ["a", "", ""]
 
 
+def test_a_part_without_rows_changes_nothing():
+    full = {"n_layer": [2], "seed": [0], "value": [1.0]}
+    empty = {"n_layer": [], "seed": [], "value": []}
+    assert add(full)["value"].tolist() == [1.0]
+    assert add(empty, lr=1)["value"].tolist() == [1.0]
+    assert add({**full, "seed": [1]}, lr=2)["value"].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("lr", [1, 2], ids=["the same run again", "another run"])
+def test_the_later_run_wins_although_its_clock_is_behind(monkeypatch, lr):
+    add({"n_layer": [2], "seed": [0], "value": [1.0]}, lr=1)
+    monkeypatch.setattr(tables, "stamp", lambda: "20000101T000000000000Z")
+    assert add({"n_layer": [2], "seed": [0], "value": [2.0]}, lr=lr)["value"].tolist() == [2.0]
+
+
 def test_keys_are_compared_by_value_and_sorted_numbers_first():
     keys = ["part", "penalty"]
     add({"part": ["b", "10", "9", ""], "penalty": [1e-6, 0.123456789, 2.0, math.nan]}, keys=keys, lr=1)
