@@ -373,6 +373,16 @@ def check_counts(**counts: int) -> None:
             raise ValueError(f"{name} = {value!r}: expected an integer of 1 or more")
 
 
+def check_optimiser(lr: float, weight_decay: float = 0.0, clip: float | None = None) -> None:
+    """``ValueError`` naming the first of an optimiser's settings that is out of range."""
+    if not 0 < lr < math.inf:
+        raise ValueError(f"lr = {lr!r}: the learning rate is a finite number above 0")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip = {clip!r}: expected a number above 0, or None for no clipping")
+    if not weight_decay >= 0:
+        raise ValueError(f"weight_decay = {weight_decay!r}: expected 0 or more")
+
+
 def keep_freed_memory() -> None:
     """Let this process keep freed memory instead of handing it back to the system.
 
@@ -393,12 +403,7 @@ def _check_settings(
     check_counts(steps=steps, limit=limit)
     if limit > steps:
         raise ValueError(f"limit = {limit}: expected at most steps = {steps}")
-    if not 0 < lr < float("inf"):
-        raise ValueError(f"lr = {lr!r}: the learning rate is a finite number above 0")
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip = {clip!r}: expected a number above 0, or None for no clipping")
-    if not weight_decay >= 0:
-        raise ValueError(f"weight_decay = {weight_decay!r}: expected 0 or more")
+    check_optimiser(lr, weight_decay, clip)
     if not params:
         raise ValueError("params is empty: there is nothing to train")
     sizes = {name: len(tensor) for name, tensor in params.items()}

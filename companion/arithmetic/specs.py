@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from companion.arithmetic.gpt2 import Dropout, gpt2
 from companion.arithmetic.task import Computation, ambiguous_pairs, split_pairs, unambiguous_pairs, vocabulary
-from companion.lab.make import DTYPES, check_counts, check_dtype
+from companion.lab.make import DTYPES, check_dtype
 from companion.lab.recipes import without_neutral
 from sicore.masking import ContinuousSparsification, Params, maskable, parameter_groups
 from sicore.seeding import derive, generator
+from sicore.training import check_counts, check_optimiser
 
 INHERITED = ("embeddings", "norms", "biases")
 """What the released code copies beside the masked weights (see :func:`sicore.masking.parameter_groups`)."""
@@ -279,15 +280,9 @@ def _check(spec: Base | Search | Transfer) -> None:
         steps=spec.steps, batch=spec.batch, every=spec.every, validation_pairs=spec.validation_pairs,
         test_pairs=spec.test_pairs,
     )  # fmt: skip
-    if not 0 < spec.lr < math.inf:
-        raise ValueError(f"lr = {spec.lr!r}: the learning rate is a finite number above 0")
-    if not spec.weight_decay >= 0:
-        raise ValueError(f"weight_decay = {spec.weight_decay!r}: expected 0 or more")
-    if isinstance(spec, Search):
-        return
-    Dropout(spec.dropout, [])
-    if spec.clip is not None and not spec.clip > 0:
-        raise ValueError(f"clip = {spec.clip!r}: expected a number above 0, or None for no clipping")
+    check_optimiser(spec.lr, spec.weight_decay, None if isinstance(spec, Search) else spec.clip)
+    if not isinstance(spec, Search):
+        Dropout(spec.dropout, [])
 
 
 def _draw(draw: int) -> tuple[Any, ...]:

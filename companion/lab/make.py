@@ -349,13 +349,6 @@ def history_of(rows: list[dict[str, float]], k: int) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if name != "model"} for row in rows if row["model"] == k]
 
 
-def check_counts(**counts: int) -> None:
-    """``ValueError`` naming the first that is no integer of 1 or more."""
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} = {value!r}: expected an integer of 1 or more")
-
-
 def check_dtype(dtype: str) -> None:
     if dtype not in DTYPES:
         raise ValueError(f"dtype = {dtype!r}: expected one of {', '.join(DTYPES)}")

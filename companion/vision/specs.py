@@ -14,12 +14,13 @@ from typing import Any
 
 from torch import nn
 
-from companion.lab.make import check_counts, check_dtype
+from companion.lab.make import check_dtype
 from companion.lab.recipes import PICTURES, without_neutral
 from companion.vision import classifiers
 from companion.vision.pictures import pictures, roles
 from companion.vision.starts import CONDITIONS, Condition
 from sicore.masking import ContinuousSparsification, maskable
+from sicore.training import check_counts, check_optimiser
 
 MODELS = ("resnet", "vit", "pretrained", "untrained")
 
@@ -59,7 +60,7 @@ class Base:
     def __post_init__(self) -> None:
         check_dtype(self.dtype)
         check_counts(batch=self.batch, every=self.every, pieces=self.pieces)
-        _check_optimiser(self.lr, self.weight_decay)
+        check_optimiser(self.lr, self.weight_decay)
         if self.batch % self.pieces:
             raise ValueError(f"batch = {self.batch} is not a multiple of pieces = {self.pieces}")
         if not any(kind in self.model for kind in MODELS):
@@ -122,7 +123,7 @@ class Head:
 
     def __post_init__(self) -> None:
         check_counts(steps=self.steps, batch=self.batch)
-        _check_optimiser(self.lr, self.weight_decay)
+        check_optimiser(self.lr, self.weight_decay)
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> Head:
@@ -155,7 +156,7 @@ class Search:
 
     def __post_init__(self) -> None:
         check_counts(steps=self.steps, batch=self.batch, every=self.every)
-        _check_optimiser(self.lr)
+        check_optimiser(self.lr)
         if not 0 <= self.penalty < math.inf:
             raise ValueError(f"penalty = {self.penalty!r}: expected a finite number of 0 or more")
         self.family()
@@ -210,7 +211,7 @@ class Row:
         check_counts(batch=self.batch, every=self.every)
         if self.steps:
             check_counts(steps=self.steps)
-            _check_optimiser(self.lr, self.weight_decay)
+            check_optimiser(self.lr, self.weight_decay)
         if not self.momentum < 1:
             raise ValueError(f"momentum = {self.momentum!r}: expected a number below 1, below 0 for AdamW")
 
@@ -253,10 +254,3 @@ def build(model: Mapping[str, Any], classes: int, seed: int = 0) -> nn.Module:
 def masked(model: nn.Module) -> tuple[str, ...]:
     """Names of the parameters of a classifier that a search masks."""
     return maskable(model, exclude=f"{classifiers.head(model)}.*")
-
-
-def _check_optimiser(lr: float, weight_decay: float = 0.0) -> None:
-    if not 0 < lr < math.inf:
-        raise ValueError(f"lr = {lr!r}: the learning rate is a finite number above 0")
-    if not weight_decay >= 0:
-        raise ValueError(f"weight_decay = {weight_decay!r}: expected 0 or more")

@@ -34,7 +34,6 @@ from companion.lab.make import (
     Cost,
     Machine,
     Spec,
-    check_counts,
     checkpoint,
     fetch,
     history_of,
@@ -52,7 +51,7 @@ from sicore.masking import Params, parameter_groups
 from sicore.seeding import derive, generator
 from sicore.stacks import looped, stack, state_of, unstack, vmapped
 from sicore.subnetwork import Subnetwork
-from sicore.training import Resume, Run, Watch, check_device, train
+from sicore.training import Resume, Run, Watch, check_counts, check_device, train
 from sicore.transfer import Start, start, transfer
 
 S = TypeVar("S", Base, Head, Search, Row)
