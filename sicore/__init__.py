@@ -8,7 +8,15 @@ A model is an ordinary ``nn.Module``, parameters are a dictionary of tensors, a 
 """
 
 from sicore.discovery import discover
-from sicore.masking import ContinuousSparsification, Family, Params, maskable, matching, parameter_groups
+from sicore.masking import (
+    ContinuousSparsification,
+    Family,
+    Params,
+    left_out,
+    maskable,
+    matching,
+    parameter_groups,
+)
 from sicore.seeding import derive, generator, seeded
 from sicore.stacks import Losses, looped, stack, state_of, unstack, vmapped
 from sicore.subnetwork import Subnetwork
@@ -19,6 +27,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ContinuousSparsification", "Family", "Losses", "Params", "Resume", "Run", "Start", "Subnetwork", "Trained",
-    "Watch", "check_device", "derive", "discover", "generator", "looped", "maskable", "matching", "parameter_groups",
-    "seeded", "stack", "start", "state_of", "train", "transfer", "unstack", "vmapped",
+    "Watch", "check_device", "derive", "discover", "generator", "left_out", "looped", "maskable", "matching",
+    "parameter_groups", "seeded", "stack", "start", "state_of", "train", "transfer", "unstack", "vmapped",
 ]  # fmt: skip

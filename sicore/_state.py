@@ -12,23 +12,29 @@ from torch import Tensor
 
 from sicore.files import load_tensors, save_tensors
 from sicore.masking import Params
+from sicore.stacks import as_held, is_held
 
 
 def _optimizer(params: Params, settings: Mapping[str, Any]) -> torch.optim.Optimizer:
+    trained = [tensor for tensor in params.values() if not is_held(tensor)]
     device = next(iter(params.values())).device
     lr = settings["lr"]
     if device.type == "cuda":  # a captured step reads the rate from the device
         lr = torch.tensor(lr, device=device)
     if "momentum" in settings:
-        return torch.optim.SGD(params.values(), **{**settings, "lr": lr})
-    return torch.optim.AdamW(params.values(), **{**settings, "lr": lr}, capturable=device.type == "cuda")
+        return torch.optim.SGD(trained, **{**settings, "lr": lr})
+    return torch.optim.AdamW(trained, **{**settings, "lr": lr}, capturable=device.type == "cuda")
+
+
+def _own(values: Tensor, like: Tensor) -> Tensor:
+    return as_held(values) if is_held(like) else values.requires_grad_()
 
 
 @dataclass
 class State:
     """Everything that changes during training; saved whole, restored whole."""
 
-    params: Params  # [k, ...] of the active models
+    params: Params  # [k, ...] of the active models; those that are held get no gradient
     context: Params  # [k, ...]
     settings: dict[str, Any]  # of the optimiser
     optimizer: torch.optim.Optimizer
@@ -43,7 +49,7 @@ class State:
 
     @classmethod
     def fresh(cls, params: Params, context: Params, settings: dict[str, Any]) -> State:
-        own = {name: tensor.detach().clone().requires_grad_() for name, tensor in params.items()}
+        own = {name: _own(tensor.detach().clone(), tensor) for name, tensor in params.items()}
         optimizer = _optimizer(own, settings)
         shapes = {name: list(tensor.shape) for name, tensor in own.items()}
         return cls(own, context, settings, optimizer, shapes, 0, [], {}, {}, {}, {}, {})
@@ -56,7 +62,7 @@ class State:
     def select(self, rows: Tensor) -> None:
         """Keep only some of the active models (indices into the active ones)."""
         old = self.optimizer
-        params = {name: tensor.detach()[rows].requires_grad_() for name, tensor in self.params.items()}
+        params = {name: _own(tensor.detach()[rows], tensor) for name, tensor in self.params.items()}
         self.optimizer = _optimizer(params, self.settings)
         for name, tensor in self.params.items():
             if tensor in old.state:
@@ -115,7 +121,10 @@ class State:
             self.stopped.setdefault(model, self.step)
             if model not in final:
                 final[model] = {name: tensor.detach()[row] for name, tensor in self.params.items()}
-        params = {name: torch.stack([final[model][name] for model in range(K)]) for name in self.params}
+        params = {
+            name: as_held(torch.stack([final[model][name] for model in range(K)]), is_held(tensor))
+            for name, tensor in self.params.items()
+        }
         return params, [self.stopped[model] for model in range(K)], self.history, self.diverged
 
     def save(self, path: str | Path) -> None:

@@ -12,14 +12,16 @@ Source: Zhang, Lepori & Pavlick (2023), section 3.1 and appendix B.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sicore._messages import listed, prefix_between
 from sicore.masking import ContinuousSparsification, Family, Params
-from sicore.stacks import Losses
+from sicore.stacks import Losses, check_tensors
 from sicore.training import Resume, Run, Trained, Watch, check_counts, train
 
 
@@ -38,7 +40,7 @@ def discover(
     clip: float | None = None,
     accuracy: Callable[[Params, Tensor], Tensor] | None = None,
     every: int = 100,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     resume: Resume | None = None,
     run: Run | None = None,
 ) -> tuple[Params, Trained]:
@@ -66,7 +68,8 @@ def discover(
     accuracy
         ``(effective parameters, active) -> [K]``: accuracy on the subtask, for the history.
     dtype
-        Type of the masked weights handed to ``losses``; logits are float32.
+        Type of the masked weights handed to ``losses``; None for each weight's own. Logits are float32, whatever the
+        weights are: in bfloat16 and float16 small steps would round to nothing.
     every, clip, resume, run
         As for :func:`sicore.training.train`.
 
@@ -82,7 +85,16 @@ def discover(
     Raises
     ------
     ValueError
-        Before the search, for a setting out of range or a name the source does not have.
+        Before the search, for a setting out of range, a name the source does not have, or a weight that is no real
+        floating-point number.
+    TypeError
+        When ``source`` is no dictionary of tensors, or ``family`` no value with the methods of one.
+
+    Warns
+    -----
+    UserWarning
+        When a mask ends empty or full: the search has chosen nothing. The message says what to change; ``density``
+        and ``soft_mean`` of the history show when it happened.
 
     Examples
     --------
@@ -94,18 +106,16 @@ def discover(
     >>> masks["w"]
     tensor([[ True, False]])
     """
-    family = family or ContinuousSparsification()
-    names = (names,) if isinstance(names, str) else tuple(names)
-    missing = [name for name in names if name not in source]
-    if missing or not names:
-        raise ValueError(
-            f"names: the source has no parameter {', '.join(missing) or '(none was named)'}; it has {', '.join(source)}"
-        )
+    family = ContinuousSparsification() if family is None else family
+    names = (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+    _check(family, source, names)
     check_counts(steps=steps)
-    source = {name: tensor.detach() for name, tensor in source.items()}
+    # What is not masked is copied: losses may change running statistics, and the caller's are not theirs to change.
+    source = {name: tensor.detach() if name in names else tensor.detach().clone() for name, tensor in source.items()}
     first = source[names[0]]
     lam = _penalties(penalty, len(first)).to(first.device)
     rest = [name for name in source if name not in names]
+    types = {name: dtype or source[name].dtype for name in names}
     # As a table: the step may be a tensor, in a captured training step.
     schedule = torch.tensor([family.schedule(step, steps) for step in range(steps)], device=first.device)
 
@@ -117,14 +127,12 @@ def discover(
         T = at(step)
         beside = outside(step, context["index"]) if outside is not None else {}
         if odd := beside.keys() - logits.keys():
-            raise ValueError(
-                f"outside gives {', '.join(sorted(odd))}, which is not masked; masked are {', '.join(names)}"
-            )
+            raise ValueError(f"outside gives {listed(sorted(odd))}, which is not masked; masked are {listed(names)}")
         effective, prices = {name: context[name] for name in rest}, []
         for name, tensor in logits.items():
             soft = family.soft(tensor, T)
-            weight = context[f"short/{name}"] * soft.to(dtype)
-            effective[name] = weight + (beside[name] * (1 - soft)).to(dtype) if name in beside else weight
+            weight = context[f"short/{name}"] * soft.to(types[name])
+            effective[name] = weight + (beside[name] * (1 - soft)).to(types[name]) if name in beside else weight
             prices.append(family.price(tensor, soft, T))
         return _Priced.apply(losses(effective, context, batch, step), context["penalty"], *prices)
 
@@ -144,11 +152,12 @@ def discover(
                 values[label] = accuracy(others | {name: context[name] * masks[name] for name in masks}, active)
         return values
 
-    short = {f"short/{name}": source[name].to(dtype) for name in names}
+    short = {f"short/{name}": source[name].to(types[name]) for name in names}
     trained = train(
         objective, _logits(family, source, names), batches, context={**source, **short, "penalty": lam},
         steps=steps, lr=lr, weight_decay=weight_decay, clip=clip, watch=Watch(measure, every), resume=resume, run=run,
     )  # fmt: skip
+    _warn_of_collapse(trained, lam, lr, steps)
     return {name: family.hard(tensor) for name, tensor in trained.params.items()}, trained
 
 
@@ -172,9 +181,52 @@ class _Priced(torch.autograd.Function):
         return grad, None, *(each.view(-1, *[1] * (len(shape) - 1)).expand(shape) for shape in ctx.shapes)
 
 
+def _check(family: Family, source: Params, names: Sequence[str]) -> None:
+    check_tensors("source", source)
+    if isinstance(family, type) or not all(callable(getattr(family, name, None)) for name in _METHODS):
+        given = f"the class {family.__name__}" if isinstance(family, type) else repr(family)
+        raise TypeError(
+            f"family is {given}: expected a value with the methods {', '.join(_METHODS)}, for example "
+            "si.ContinuousSparsification()"
+        )
+    missing = [name for name in names if name not in source]
+    if missing or not names:
+        hint = prefix_between(missing, source)
+        what = listed(missing) if missing else "(none was named)"
+        raise ValueError(f"names: the source has no parameter {what}; it has {listed(source)}{hint}")
+    for name in names:
+        if not source[name].is_floating_point():
+            raise ValueError(
+                f"names: {name!r} has type {source[name].dtype}; only real floating-point weights are masked"
+            )
+
+
+_METHODS = ("start", "schedule", "soft", "hard", "price")
+
+
+def _warn_of_collapse(search: Trained, penalty: Tensor, lr: float, steps: int) -> None:
+    ends = {row["model"]: row["density"] for row in search.history}
+    for model, density in ends.items():
+        at = f"penalty = {float(penalty[int(model)]):.3g}, lr = {lr:g}, steps = {steps}"
+        if density == 0:
+            warnings.warn(
+                f"the mask of model {model} is empty: no weight was kept ({at}). Either the penalty outweighs the "
+                "loss: lower it. Or logits that start below 0 never rose above it: take more steps, a larger lr, or a "
+                "higher initial logit. The history's density and soft_mean show when it happened",
+                stacklevel=3,
+            )
+        elif density == 1:
+            warnings.warn(
+                f"the mask of model {model} is full: every weight was kept ({at}). The penalty moved no logit below 0: "
+                "raise it, or take more steps or a larger lr. The history's density and soft_mean show "
+                "whether it was falling",
+                stacklevel=3,
+            )
+
+
 def _logits(family: Family, source: Params, names: Iterable[str]) -> Params:
-    """The logits that a search starts with, checked."""
-    logits = {name: family.start(source[name]) for name in names}
+    """The logits that a search starts with, in float32, checked."""
+    logits = {name: family.start(source[name]).float() for name in names}
     for name, tensor in logits.items():
         if tensor.shape != source[name].shape:
             raise ValueError(

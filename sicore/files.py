@@ -164,7 +164,8 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[
     Raises
     ------
     ValueError, TypeError
-        Before anything is written, when ``meta`` is no JSON, or too long for a header.
+        Before anything is written, when ``meta`` is no JSON, or too long for a header; for a tensor that the format
+        cannot hold (``complex128``, sparse, quantised, on the meta device), by its name.
     OSError
         Naming file, folder and reason when it cannot be written (see :func:`written_aside`).
 
@@ -176,7 +177,8 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[
     ({'w': tensor([1., 2.])}, {'seed': 0})
     """
     text = canonical_json(meta)
-    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    _check_kinds(tensors, path)
+    flat = {name: tensor.detach().cpu().resolve_conj().resolve_neg().contiguous() for name, tensor in tensors.items()}
     seen: set[int] = set()
     for name, tensor in flat.items():  # safetensors refuses tensors that share memory
         if tensor.untyped_storage().data_ptr() in seen:
@@ -190,6 +192,19 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[
         raise ValueError(f"{path} cannot be written: {error}") from error
     with written_aside(path) as temporary:
         temporary.write_bytes(data)
+
+
+def _check_kinds(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors.values()):
+        name = next(name for name, tensor in tensors.items() if tensor.dtype == dtype)
+        try:
+            save({name: torch.empty(0, dtype=dtype)})
+        except Exception as error:  # whatever it may be: the library has a table of types, and this is not in it
+            raise ValueError(f"{path} cannot be written: {name!r} has type {dtype}, which the format lacks") from error
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta:
+            what = "has no values (it is on the meta device)" if tensor.is_meta else "is sparse: call .to_dense() first"
+            raise ValueError(f"{path} cannot be written: {name!r} {what}")
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sicore._messages import listed, prefix_between
 from sicore.files import load_tensors, save_tensors
 
 
@@ -53,9 +54,8 @@ class Subnetwork:
                     f"mask {name!r} has type {mask.dtype}; masks are torch.bool (compare the logits with 0)"
                 )
             if name not in self.weights:
-                raise ValueError(
-                    f"mask {name!r} has no source weight; weights has {', '.join(self.weights) or 'nothing'}"
-                )
+                hint = prefix_between(self.masks, self.weights)
+                raise ValueError(f"mask {name!r} has no source weight; weights has {listed(self.weights)}{hint}")
             if mask.shape != self.weights[name].shape:
                 raise ValueError(
                     f"mask {name!r} has shape {tuple(mask.shape)}, its source weight {tuple(self.weights[name].shape)}"
@@ -187,7 +187,7 @@ class Subnetwork:
     def check_fits(self, shapes: Mapping[str, Tensor] | nn.Module) -> None:
         """Raise ``ValueError`` unless every masked tensor exists there with the same shape.
 
-        The message lists every tensor that does not fit, with both shapes.
+        The message lists tensors that do not fit, with both shapes, and says where names differ by a prefix alone.
         """
         target = dict(shapes.named_parameters()) if isinstance(shapes, nn.Module) else shapes
         problems = []
@@ -199,9 +199,8 @@ class Subnetwork:
                     f"{name}: {tuple(mask.shape)} in the subnetwork, {tuple(target[name].shape)} in the model"
                 )
         if problems:
-            raise ValueError(
-                f"the subnetwork does not fit the model in {len(problems)} tensors: " + "; ".join(problems)
-            )
+            odd = listed(problems, between="; ") + prefix_between([n for n in self.masks if n not in target], target)
+            raise ValueError(f"the subnetwork does not fit the model in {len(problems)} tensors: {odd}")
 
     def save(self, path: str | Path) -> None:
         """Write masks, weights and metadata to one safetensors file, checksummed."""
@@ -238,7 +237,7 @@ class Subnetwork:
     def _same_names(self, other: Subnetwork) -> None:
         odd = sorted(set(self.masks) ^ set(other.masks))
         if odd:
-            raise ValueError(f"the subnetworks mask different tensors: only one of them has {', '.join(odd)}")
+            raise ValueError(f"the subnetworks mask different tensors: only one of them has {listed(odd)}")
         for name, mask in self.masks.items():
             if mask.shape != other.masks[name].shape:
                 raise ValueError(

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm  # plain text: a notebook's widget needs scripts from outside
 
+from sicore._messages import listed
 from sicore._replay import Replay
 from sicore._state import State
 from sicore.masking import Params
-from sicore.stacks import Losses
+from sicore.stacks import Losses, check_tensors, is_held
 
 Evaluate = Callable[[Params, Params, int, Tensor], Mapping[str, Tensor]]
 """(parameters, context, step, active) -> metric name -> one value per active model, [k]."""
@@ -159,7 +160,8 @@ def train(
     losses
         ``(params, context, batch, step) -> [K]``.
     params
-        Initial values, [K, ...] each. Not changed.
+        Initial values, [K, ...] each, in float32 or float64. Not changed. Those that are held, as an ``nn.Parameter``
+        with ``requires_grad=False`` (see :func:`sicore.stacks.stack`), stay as they are, whatever their type.
     batches
         ``(step, active) -> batch`` for the models whose indices are in ``active``. A pure
         function of its arguments, so that a resumed run sees the same data.
@@ -171,7 +173,7 @@ def train(
         AdamW, with decoupled weight decay.
     momentum
         Stochastic gradient descent with this momentum instead; its weight decay is part of the gradient.
-        Entries of ``params`` that get no gradient (running statistics) are left alone by both.
+        Entries of ``params`` that get no gradient are left alone by both.
     linear_decay
         Lower the learning rate linearly from ``lr`` to 0 over ``steps``.
     limit
@@ -184,7 +186,8 @@ def train(
     Raises
     ------
     ValueError
-        Before training: for settings out of range.
+        Before training: for settings out of range, and for a parameter in which small steps would be lost: an integer
+        (hold it), bfloat16 and float16 (train float32; compute in less inside of ``losses``, by ``torch.autocast``).
     FloatingPointError
         Without ``keep_going``, when a loss is not finite; it names the model and the step.
 
@@ -404,11 +407,27 @@ def _check_settings(
     if limit > steps:
         raise ValueError(f"limit = {limit}: expected at most steps = {steps}")
     check_optimiser(lr, weight_decay, clip)
+    check_tensors("params", params)
     if not params:
         raise ValueError("params is empty: there is nothing to train")
-    sizes = {name: len(tensor) for name, tensor in params.items()}
-    if len(set(sizes.values())) != 1:
-        raise ValueError(f"params have different leading axes: {sizes}")
+    sizes = {name: len(tensor) if tensor.dim() else 0 for name, tensor in params.items()}
+    if len(set(sizes.values())) != 1 or 0 in sizes.values():
+        odd = listed(f"{name!r}: {size}" for name, size in sizes.items())
+        raise ValueError(f"params have different leading axes, or none: {odd}")
+    if all(is_held(tensor) for tensor in params.values()):
+        raise ValueError("params: every tensor has requires_grad=False, so there is nothing to train")
+    for name, tensor in params.items():
+        if not is_held(tensor) and tensor.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"params: {name!r} has type {tensor.dtype}. {_remedy(tensor.dtype)}")
+
+
+def _remedy(dtype: torch.dtype) -> str:
+    if dtype.is_floating_point:
+        return (
+            "Small steps round to nothing in it: train a float32 copy, model.float(), and compute in less inside of "
+            "the losses, with torch.autocast"
+        )
+    return "Only float32 and float64 are trained: hold it, nn.Parameter(..., requires_grad=False), or leave it out"
 
 
 def _check_finite(value: Tensor, active: Tensor, step: int) -> None:

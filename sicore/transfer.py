@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sicore._messages import listed
 from sicore.masking import Params, matching
-from sicore.stacks import Losses, stack
+from sicore.stacks import Losses, as_held, check_tensors, is_held, stack
 from sicore.subnetwork import Subnetwork
 from sicore.training import Trained, Watch, train
 
@@ -59,7 +60,8 @@ def start(
     Parameters
     ----------
     fresh
-        A newly initialised network of the source's architecture, or its parameters.
+        A newly initialised network of the source's architecture, or its parameters. Those with
+        ``requires_grad=False`` are held (see :func:`sicore.stacks.stack`): copied like the others, never trained.
     subnetwork
         What to copy; None for a start from ``fresh`` alone (random initialisation).
     inherit
@@ -85,18 +87,23 @@ def start(
     """
     inherit = (inherit,) if isinstance(inherit, str) else tuple(inherit)
     own = dict(fresh.named_parameters()) if isinstance(fresh, nn.Module) else fresh
+    check_tensors("fresh", own)
     params = {name: tensor.detach().clone() for name, tensor in own.items()}
+
+    def begin(frozen: Params, inherited: int = 0) -> Start:
+        return Start({name: as_held(params[name], is_held(own[name])) for name in own}, frozen, inherited)
+
     if subnetwork is None:
         if inherit:
             raise ValueError(f"inherit = {inherit!r} needs a subnetwork, whose source network is inherited from")
-        return Start(params, {})
+        return begin({})
     subnetwork.check_fits(params)
     inherited: dict[str, int] = {}
     for pattern in inherit:
         hits = [name for name in matching(params, pattern) if name not in subnetwork.masks]
         buffers = [name for name in matching(subnetwork.weights, pattern) if name not in params]
         if not hits and not buffers:
-            raise ValueError(f"inherit: {pattern!r} matches no unmasked parameter; there are {', '.join(params)}")
+            raise ValueError(f"inherit: {pattern!r} matches no unmasked parameter; there are {listed(params)}")
         for name in hits:
             if name not in subnetwork.weights:
                 raise ValueError(f"inherit: the subnetwork's file has no weights for {name!r}")
@@ -112,7 +119,7 @@ def start(
             mask.to(params[name].device), subnetwork.weights[name].to(params[name]), params[name]
         )
     frozen = {name: mask.to(params[name].device, copy=True) for name, mask in subnetwork.masks.items() if freeze}
-    return Start(params, frozen, sum(inherited.values()))
+    return begin(frozen, sum(inherited.values()))
 
 
 _BITS = {
@@ -151,7 +158,7 @@ def transfer(
     batches: Callable[[int, Tensor], Any],
     *,
     accuracy: Callable[[Params, Tensor], Tensor | Mapping[str, Tensor]] | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     watch: Watch | None = None,
     **settings: Any,
 ) -> Trained:
@@ -166,7 +173,7 @@ def transfer(
     accuracy
         ``(effective parameters, active) -> [K]`` on validation data, for the history, or several by name.
     dtype
-        Type in which tensors with frozen entries are handed to ``losses``; the tensors
+        Type in which tensors with frozen entries are handed to ``losses``, None for their own; the tensors
         that are trained keep their own.
     watch
         As for :func:`sicore.training.train`; its ``evaluate`` is given effective parameters, too. ``accuracy`` takes
@@ -195,18 +202,23 @@ def transfer(
     """
     if not starts:
         raise ValueError("starts is empty: there is nothing to train")
-    if dtype not in _BITS:
-        raise ValueError(f"dtype = {dtype}: expected one of {', '.join(map(str, _BITS))}")
+    if dtype is not None and dtype not in _BITS:
+        raise ValueError(f"dtype = {dtype}: expected one of {', '.join(map(str, _BITS))}, or None")
     watch = watch or Watch()
     if accuracy is not None and watch.evaluate is not None:
         raise ValueError("accuracy and watch.evaluate are two answers to what is measured: give one of them")
     params = stack([one.params for one in starts])
-    frozen, context = {}, {}
+    frozen, context, types = {}, {}, {}
     for name in sorted({name for one in starts for name in one.frozen}):
         free = torch.zeros_like(params[name][0], dtype=torch.bool)
         frozen[name] = torch.stack([one.frozen.get(name, free) for one in starts])
-        context[f"keep/{name}"] = (~frozen[name]).to(_BITS[dtype]).neg_()  # -1 has all bits set
-        context[f"held/{name}"] = params[name].to(dtype).view(_BITS[dtype]) & ~context[f"keep/{name}"]
+        types[name] = own = dtype or params[name].dtype
+        if own not in _BITS or not params[name].is_floating_point():
+            raise ValueError(
+                f"starts: {name!r} has frozen entries of type {params[name].dtype}, which cannot be pinned"
+            )
+        context[f"keep/{name}"] = (~frozen[name]).to(_BITS[own]).neg_()  # -1 has all bits set
+        context[f"held/{name}"] = params[name].to(own).view(_BITS[own]) & ~context[f"keep/{name}"]
 
     def effective(free: Params, active: Tensor) -> Params:
         held = {name: torch.where(mask[active], params[name][active], free[name]) for name, mask in frozen.items()}
@@ -214,7 +226,8 @@ def transfer(
 
     def objective(free: Params, context: Params, batch: Any, step: int) -> Tensor:
         held = {
-            name: _Pinned.apply(free[name], context[f"keep/{name}"], context[f"held/{name}"], dtype) for name in frozen
+            name: _Pinned.apply(free[name], context[f"keep/{name}"], context[f"held/{name}"], types[name])
+            for name in frozen
         }
         return losses({**free, **held}, context, batch, step)
 

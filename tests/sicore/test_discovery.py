@@ -1,5 +1,6 @@
 import itertools
 import math
+import warnings
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -10,6 +11,8 @@ from torch import nn
 import sicore as si
 from companion.arithmetic import task as ar
 from companion.arithmetic.gpt2 import gpt2
+
+pytestmark = pytest.mark.filterwarnings("ignore:the mask of model")  # most searches here are a few steps long
 
 # A linear network with two inputs, of which only the first is ever on: y = w . x, wanted 3 * x[0].
 SOURCE = {"w": torch.tensor([[3.0, 5.0]]), "shift": torch.tensor([[0.0]])}
@@ -117,6 +120,34 @@ def test_weight_that_matters_is_kept_and_useless_one_dropped():
 
 def test_large_penalty_gives_the_empty_mask():
     assert linear(penalty=1e4)[0]["w"].tolist() == [[False, False]]
+
+
+def messages(**settings):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        masks, trained = linear(**settings)
+    return masks["w"], trained, [str(one.message) for one in caught]
+
+
+def test_a_mask_that_collapses_is_said_with_what_to_change_and_seen_in_the_history():
+    mask, trained, said = messages(K=3, penalty=[100.0, 1e-2, 0.0], initial_logit=0.1)
+    assert mask.tolist() == [[False, False], [True, False], [True, True]]
+    assert len(said) == 2
+    assert said[0].startswith(
+        "the mask of model 0 is empty: no weight was kept (penalty = 100, lr = 0.05, steps = 200)"
+    )
+    assert "lower it" in said[0]
+    assert said[1].startswith("the mask of model 2 is full: every weight was kept (penalty = 0,")
+    assert "raise it" in said[1]
+    ends = {row["model"]: row["density"] for row in trained.history}
+    assert ends == {0: 0.0, 1: 0.5, 2: 1.0}
+
+
+def test_logits_that_start_below_zero_and_are_not_moved_are_an_empty_mask_that_is_said():
+    mask, _, said = messages(steps=2, lr=1e-4, penalty=0.0)
+    assert not mask.any()
+    assert len(said) == 1
+    assert "start below 0 never rose above it: take more steps, a larger lr, or a higher initial logit" in said[0]
 
 
 def test_without_penalty_a_useless_weight_keeps_its_initial_side():

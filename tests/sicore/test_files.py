@@ -49,6 +49,29 @@ def test_views_and_gradients_are_saved_as_their_values(tmp_path):
     assert torch.equal(tensors["expanded"], torch.arange(4.0).repeat(2, 1))
 
 
+def test_conjugated_and_negated_views_are_saved_as_their_values(tmp_path):
+    tensors = {"conjugated": torch.tensor([1 + 2j]).conj(), "negated": torch._neg_view(torch.tensor([3.0]))}
+    save_tensors(tmp_path / "views.safetensors", tensors, {})
+    loaded, _ = load_tensors(tmp_path / "views.safetensors")
+    assert loaded["conjugated"].tolist() == [1 - 2j]
+    assert loaded["negated"].tolist() == [-3.0]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "told"),
+    [
+        (torch.zeros(2, dtype=torch.complex128), r"'odd' has type torch.complex128"),
+        (torch.eye(2).to_sparse(), r"'odd' is sparse: call .to_dense\(\) first"),
+        (torch.zeros(2, device="meta"), r"'odd' has no values"),
+    ],
+)
+def test_a_tensor_that_the_format_cannot_hold_is_refused_by_name_before_writing(tmp_path, tensor, told):
+    path = tmp_path / "object.safetensors"
+    with pytest.raises(ValueError, match=told):
+        save_tensors(path, TENSORS | {"odd": tensor}, {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_tensor_under_two_names_can_be_saved(tmp_path):
     one = torch.arange(4.0)
     save_tensors(tmp_path / "x", {"a": one, "b": one}, {})

@@ -112,6 +112,7 @@ def test_groups_of_every_kind():
         ),
         "biases": ("conv1.bias", "head.bias"),
         "tokens": ("token",),
+        "others": (),
     }  # fmt: skip
 
 

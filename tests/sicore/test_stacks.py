@@ -117,7 +117,7 @@ def test_a_name_that_the_model_does_not_have_is_an_error(make):
     model = nn.Linear(2, 1)
     losses = make(model, lambda call, batch: call(batch).mean())
     params = stack([model]) | {"wieght": torch.zeros(1, 1, 2)}
-    with pytest.raises(ValueError, match=r"the model has no wieght; it has bias, weight"):
+    with pytest.raises(ValueError, match=r"the model has no wieght; it has weight, bias"):
         losses(params, {}, torch.ones(1, 4, 2), 0)
 
 

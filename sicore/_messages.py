@@ -1,0 +1,43 @@
+"""Names in error messages: few of many, and what is wrong with all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_WRAPPERS = {"module.": " (of DataParallel)", "_orig_mod.": " (of torch.compile)"}
+
+
+def listed(names: Iterable[str], most: int = 8, between: str = ", ") -> str:
+    """The names, or the first of them and how many more there are.
+
+    >>> listed(["a", "b", "c"]), listed(["a", "b", "c"], most=1), listed([])
+    ('a, b, c', 'a and 2 more', 'nothing')
+    """
+    names = list(names)
+    if len(names) <= most:
+        return between.join(names) or "nothing"
+    return f"{between.join(names[:most])} and {len(names) - most} more"
+
+
+def prefix_between(names: Iterable[str], known: Iterable[str]) -> str:
+    """A sentence where one prefix, put before all the names or taken from them, gives known ones; otherwise nothing.
+
+    >>> prefix_between(["module.w", "module.b"], ["w", "b"])
+    ". They all begin with 'module.' (of DataParallel), which the model's names do not: strip it"
+    """
+    names, known = list(names), set(known)
+    if not names:
+        return ""
+    for name in known:
+        if name.endswith(f".{names[0]}"):
+            prefix = name.removesuffix(names[0])
+            if all(prefix + one in known for one in names):
+                return f". The model's names begin with {prefix!r}{_WRAPPERS.get(prefix, '')}, these do not: add it"
+        if names[0].endswith(f".{name}"):
+            prefix = names[0].removesuffix(name)
+            if all(one.startswith(prefix) and one.removeprefix(prefix) in known for one in names):
+                return (
+                    f". They all begin with {prefix!r}{_WRAPPERS.get(prefix, '')}, which the model's names do not: "
+                    "strip it"
+                )
+    return ""
