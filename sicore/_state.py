@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sicore._tensors import as_held, is_held
 from sicore.files import load_tensors, save_tensors
 from sicore.masking import Params
-from sicore.stacks import as_held, is_held
 
 
 def _optimizer(params: Params, settings: Mapping[str, Any]) -> torch.optim.Optimizer:

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sicore._messages import listed, prefix_between
+from sicore._tensors import check_tensors, listed, prefix_between
 from sicore.masking import ContinuousSparsification, Family, Params
-from sicore.stacks import Losses, check_tensors
+from sicore.stacks import Losses
 from sicore.training import Resume, Run, Trained, Watch, check_counts, train
 
 

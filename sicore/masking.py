@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sicore._messages import listed
+from sicore._tensors import listed
 
 Params = dict[str, Tensor]
 """Tensors by parameter name, of one model, or [K, ...] of a stack of K."""

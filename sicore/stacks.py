@@ -6,7 +6,7 @@ A *losses* function, ``(params, context, batch, step) -> [K]``, is all that a tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from operator import is_
 from typing import Any
 
@@ -14,27 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sicore._messages import listed, prefix_between
+from sicore._tensors import as_held, check_tensors, is_held, listed, prefix_between
 from sicore.masking import Params
 
 Losses = Callable[[Params, Params, Any, int], Tensor]
 """(parameters, context, batch, step) -> one loss per model, [K], differentiable."""
 
 
-def is_held(tensor: Tensor) -> bool:
-    """Is it an ``nn.Parameter`` with ``requires_grad=False``? Such a tensor is no training's to change."""
-    return isinstance(tensor, nn.Parameter) and not tensor.requires_grad
-
-
-def as_held(tensor: Tensor, held: bool = True) -> Tensor:
-    """The tensor, detached, as a parameter that is held (see :func:`is_held`), or as a plain tensor."""
-    return nn.Parameter(tensor.detach(), requires_grad=False) if held else tensor.detach()
-
-
 def stack(models: Iterable[nn.Module | Params]) -> Params:
     """Parameters of K models of one architecture, each tensor with a leading axis K.
 
-    A parameter with ``requires_grad=False`` is held: its stack is one, too, and stays as it is in a training.
+    A parameter with ``requires_grad=False`` is held: its stack is such a parameter, too, which no training changes.
 
     Raises
     ------
@@ -82,18 +72,6 @@ def state_of(model: nn.Module) -> Params:
     buffers = {name: tensor for name, tensor in model.named_buffers() if tensor.is_floating_point()}
     parameters = {name: as_held(tensor, not tensor.requires_grad) for name, tensor in model.named_parameters()}
     return parameters | {name: as_held(tensor) for name, tensor in buffers.items()}
-
-
-def check_tensors(what: str, params: Mapping[str, Any]) -> None:
-    """``TypeError`` unless ``params`` is a dictionary of tensors."""
-    if isinstance(params, nn.Module):
-        raise TypeError(f"{what} is a {type(params).__name__}, not its parameters: si.stack([model]) makes a stack")
-    if not isinstance(params, Mapping):
-        raise TypeError(f"{what} is a {type(params).__name__}: expected a dictionary from names to tensors")
-    for name, tensor in params.items():
-        if not isinstance(tensor, Tensor):
-            inside = ", with the tensors inside of it perhaps" if isinstance(tensor, Mapping) else ""
-            raise TypeError(f"{what}: {name!r} is a {type(tensor).__name__}{inside}; expected a tensor")
 
 
 def vmapped(model: nn.Module, loss: Callable[[Callable[..., Any], Any], Tensor]) -> Losses:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sicore._messages import listed, prefix_between
+from sicore._tensors import listed, prefix_between
 from sicore.files import load_tensors, save_tensors
 
 

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm  # plain text: a notebook's widget needs scripts from outside
 
-from sicore._messages import listed
 from sicore._replay import Replay
 from sicore._state import State
+from sicore._tensors import check_tensors, is_held, listed
 from sicore.masking import Params
-from sicore.stacks import Losses, check_tensors, is_held
+from sicore.stacks import Losses
 
 Evaluate = Callable[[Params, Params, int, Tensor], Mapping[str, Tensor]]
 """(parameters, context, step, active) -> metric name -> one value per active model, [k]."""

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sicore._messages import listed
+from sicore._tensors import as_held, check_tensors, is_held, listed
 from sicore.masking import Params, matching
-from sicore.stacks import Losses, as_held, check_tensors, is_held, stack
+from sicore.stacks import Losses, stack
 from sicore.subnetwork import Subnetwork
 from sicore.training import Trained, Watch, train
 

@@ -218,9 +218,9 @@ def test_the_command_of_a_run_card_leads_back_to_its_parameters(tmp_path):
     small_project(tmp_path)
     wanted = {"scale": "quick", "seeds": [3, 4], "lr": 3e-05, "formula": "it's a^2 + ab", "workers": 0}
     words = shlex.split(run_card.command(tmp_path, "01_x", "quick", wanted))
-    given = {words[i + 1]: words[i + 2] for i, word in enumerate(words) if word == "-p"}
+    typed = [(words[i + 1], words[i + 2]) for i, word in enumerate(words) if word == "-p"]
     notebook = tmp_path / "notebooks" / "01_x.ipynb"
-    assert with_defaults(notebook, resolve(notebook, [tmp_path / "params" / "quick.yaml"], given)) == wanted
+    assert with_defaults(notebook, resolve(notebook, [tmp_path / "params" / "quick.yaml"], typed=typed)) == wanted
 
 
 def test_committed_records_have_a_command_that_leads_back_to_them():
@@ -234,9 +234,9 @@ def test_committed_records_have_a_command_that_leads_back_to_them():
             continue
         for run in tables.record(notebook.stem, scale, root=ROOT / "results")["runs"]:
             words = shlex.split(run_card.command(ROOT, notebook.stem, scale, run["parameters"]))
-            given = {words[i + 1]: words[i + 2] for i, word in enumerate(words) if word == "-p"}
+            typed = [(words[i + 1], words[i + 2]) for i, word in enumerate(words) if word == "-p"]
             files = [ROOT / words[i + 1] for i, word in enumerate(words) if word == "-f"]
-            again = with_defaults(notebook, resolve(notebook, files, given))
+            again = with_defaults(notebook, resolve(notebook, files, typed=typed))
             for name, value in run["parameters"].items():
                 if name in again and name not in run_card.OF_THE_MACHINE:
                     assert again[name] == value, f"{scale}/{notebook.stem}: {name}"
@@ -311,12 +311,13 @@ def test_the_tables_of_the_task_are_right():
 
 def test_the_code_for_your_own_model_runs(tmp_path):
     code = re.findall(r"```python\n(.*?)```", (BOOK / "own_model.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(code) == 3
+    assert len(code) == 5
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(code)], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Subnetwork(")
+    assert "the mask of model 0 is empty" in done.stdout
+    assert "the mask of model 0 is full" in done.stdout
     assert done.stdout.count("Subnetwork(") == 2, "one of the paper's family, one of the page's own"
     assert (tmp_path / "product.safetensors").is_file()
 

@@ -1,10 +1,35 @@
-"""Names in error messages: few of many, and what is wrong with all of them at once."""
+"""Dictionaries of tensors: which tensors are held, is it one at all, and its names in messages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
 
 _WRAPPERS = {"module.": " (of DataParallel)", "_orig_mod.": " (of torch.compile)"}
+
+
+def is_held(tensor: Tensor) -> bool:
+    """Is it an ``nn.Parameter`` with ``requires_grad=False``? Such a tensor is no training's to change."""
+    return isinstance(tensor, nn.Parameter) and not tensor.requires_grad
+
+
+def as_held(tensor: Tensor, held: bool = True) -> Tensor:
+    """The tensor, detached, as a parameter that is held, or as a plain tensor."""
+    return nn.Parameter(tensor.detach(), requires_grad=False) if held else tensor.detach()
+
+
+def check_tensors(what: str, params: Mapping[str, Any]) -> None:
+    """``TypeError`` unless ``params`` is a dictionary of tensors."""
+    if isinstance(params, nn.Module):
+        raise TypeError(f"{what} is a {type(params).__name__}, not its parameters: si.stack([model]) makes a stack")
+    if not isinstance(params, Mapping):
+        raise TypeError(f"{what} is a {type(params).__name__}: expected a dictionary from names to tensors")
+    for name, tensor in params.items():
+        if not isinstance(tensor, Tensor):
+            inside = ", with the tensors inside of it perhaps" if isinstance(tensor, Mapping) else ""
+            raise TypeError(f"{what}: {name!r} is a {type(tensor).__name__}{inside}; expected a tensor")
 
 
 def listed(names: Iterable[str], most: int = 8, between: str = ", ") -> str:
