@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
+import re
 import sys
 from collections import Counter
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from companion.lab.project import project_root, reference_folder
-from companion.lab.runner import NotebookError, run
+from companion.lab.project import project_root
+from companion.lab.runner import NotebookError, run, tables_of
 
 if TYPE_CHECKING:
     from companion.lab.store import File, Store
@@ -24,7 +25,9 @@ def main(words: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_run(commands)
     _add_store(commands)
+    words, typed = _parameters_among(sys.argv[1:] if words is None else words)
     given = parser.parse_args(words)
+    given.typed = typed
     return {"run": _run, "store": _store}[given.command](given)
 
 
@@ -34,6 +37,19 @@ def _complain(line: object) -> None:
 
 # ---------------------------------------------------------------------------------------
 # run
+
+
+def _parameters_among(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """The words without ``-p NAME VALUE``, and these pairs: argparse takes a value of -1e-5 for an option."""
+    rest, pairs, i = [], [], 0
+    while i < len(words):
+        if words[i] in ("-p", "--parameter") and i + 2 < len(words):
+            pairs.append((words[i + 1], words[i + 2]))
+            i += 3
+        else:
+            rest.append(words[i])
+            i += 1
+    return rest, pairs
 
 
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -55,22 +71,42 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _run(given: argparse.Namespace) -> int:
-    if given.reference:
-        os.environ["COMPANION_TABLES"] = str(reference_folder())  # the notebooks' kernels read it
+    typed = [*given.typed, *map(tuple, given.parameter)]
     for notebook in given.notebooks:
         try:
-            path, now = run(
-                notebook, given.file, dict(given.parameter), output=given.output, if_changed=given.if_changed
-            )
+            with tables_of(given.reference):
+                path, now = run(notebook, given.file, typed=typed, output=given.output, if_changed=given.if_changed)
         except NotebookError as error:
             _complain(error)
             return 2
-        except Exception as error:  # a failed cell, a dead kernel: one clear line, not papermill's stack
-            print(error, file=sys.stderr)
-            _complain(f"{notebook} failed ({type(error).__name__}); its executed copy is not complete")
+        except Exception as error:
+            _explain(notebook, error)
             return 1
         print(f"{path}: {'executed' if now else 'up to date'}")
     return 0
+
+
+def _explain(notebook: str, error: Exception) -> None:
+    """What has stopped a run. The last line is the error itself; papermill's stack comes first, unless we refused."""
+    name = getattr(error, "ename", type(error).__name__)  # of an error in a cell, or of one outside: a dead kernel
+    message = str(getattr(error, "evalue", error)).strip()
+    refused = name == "ValueError" and _is_raised_here("\n".join(getattr(error, "traceback", [])))
+    if not refused and hasattr(error, "evalue"):
+        print(error, file=sys.stderr)
+    _complain("; ".join([f"{notebook} failed", *getattr(error, "__notes__", [])]))
+    _complain(message if refused else f"{name}: {message}")
+
+
+def _is_raised_here(stack: str) -> bool:
+    """Was the error at the end of a notebook's stack raised by a line of the project, and not within a library?"""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", stack)
+    frames = re.findall(r"^(?:File (.+?):\d+, in |Cell (In)\[)", plain, re.MULTILINE)
+    lines = re.findall(r"^-+> ?\d+ (.*)$", plain, re.MULTILINE)
+    if not frames or not lines or not lines[-1].strip().startswith("raise "):
+        return False
+    folders = [Path(str(find_spec(package).origin)).parent for package in ("companion", "sicore")]  # type: ignore[union-attr]
+    file, cell = frames[-1]
+    return bool(cell) or any(Path(file).expanduser().is_relative_to(folder) for folder in folders)
 
 
 # ---------------------------------------------------------------------------------------

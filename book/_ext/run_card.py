@@ -28,7 +28,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from companion.lab.origin import together
-from companion.lab.runner import NotebookError, resolve, with_defaults
+from companion.lab.runner import NotebookError, as_typed, resolve, with_defaults
 
 OF_THE_MACHINE = ("scale", "store", "workers")
 """Parameters that a command does not repeat: they change no result, or are in the file it names."""
@@ -156,9 +156,7 @@ def command(root: Path, name: str, scale: str, parameters: Mapping[str, Any] | N
     given = changes(parameters, expected)
     if not file.is_file():
         line, given = f"python -m companion run notebooks/{name}.ipynb", {"scale": scale, **given}
-    # A text as it is, all else as JSON, which is YAML.
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in given.items()}
-    return line + "".join(f" -p {key} {shlex.quote(text)}" for key, text in texts.items())
+    return " ".join([line, *map(shlex.quote, as_typed(notebook, given))])
 
 
 class RunCard(SphinxDirective):
@@ -217,7 +215,7 @@ def all_parameters(parameters: Mapping[str, Any]) -> list[nodes.Node]:
 
 
 def on_demand(title: str, *content: nodes.Node) -> list[nodes.Node]:
-    """``content`` behind a line that opens it."""
+    """``content`` behind a line that opens it; in print it is open (``print.js``)."""
     begin = f"<details><summary>{title}</summary>"
     return [nodes.raw("", begin, format="html"), *content, nodes.raw("", "</details>", format="html")]
 
@@ -226,4 +224,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directive; the config value comes from ``cell_role``."""
     app.setup_extension("cell_role")
     app.add_directive("run-card", RunCard)
+    app.add_js_file("print.js", loading_method="defer")  # paper has what is behind a line too
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

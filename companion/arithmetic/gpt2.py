@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sicore.masking import Params
 from sicore.seeding import derive, seeded
+from sicore.training import check_counts
 
 EMBEDDING = "transformer.wte.weight"
 
@@ -31,11 +32,8 @@ def gpt2(
     ``seed`` fixes the initialisation. Raises ``ValueError`` naming the parameter when
     the sizes do not fit together.
     """
-    for name, value in {"vocab": vocab, "n_layer": n_layer, "n_embd": n_embd, "n_head": n_head}.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} = {value!r}: expected an integer of 1 or more")
-    if n_embd % n_head:
-        raise ValueError(f"n_embd = {n_embd} is not a multiple of n_head = {n_head}")
+    check_counts(vocab=vocab)
+    check_sizes(n_layer=n_layer, n_embd=n_embd, n_head=n_head)
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout = {dropout!r}: expected 0 <= dropout < 1")
     from transformers import GPT2Config, GPT2LMHeadModel  # slow to import, so only here
@@ -48,6 +46,13 @@ def gpt2(
     )  # fmt: skip
     with seeded(seed, "initialisation"):
         return GPT2LMHeadModel(config)
+
+
+def check_sizes(*, n_layer: int, n_embd: int, n_head: int) -> None:
+    """``ValueError`` naming the first size that is no integer of 1 or more, or that does not fit the others."""
+    check_counts(n_layer=n_layer, n_embd=n_embd, n_head=n_head)
+    if n_embd % n_head:
+        raise ValueError(f"n_embd = {n_embd} is not a multiple of n_head = {n_head}")
 
 
 class Dropout:

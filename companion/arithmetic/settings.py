@@ -5,14 +5,23 @@
     table = stages.transfers(machine, found, **settings.transfer(machine, parameters))
 
 ``changes`` are put in place of parameters, by the parameters' names: ``settings.base(machine, parameters, n_layer=4)``.
+
+The first of these lines checks the parameters of all three stages (:func:`check`): a notebook says what is wrong with
+its last stage before it trains the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from companion.arithmetic import stages
+from companion.arithmetic.specs import Base, Search, Transfer
+from companion.arithmetic.task import Computation
 from companion.lab.make import Machine
+from sicore.seeding import derive
 
 # Setting -> the parameter that says it; of several, the first that the notebook has.
 BASE = {
@@ -41,9 +50,127 @@ OPTIONAL = {
 """Settings of a transfer that stay at their defaults where a notebook has no such parameter."""
 
 
+VARIED = {
+    "n_layers": "n_layer", "penalties": "penalty", "complete_penalty": "penalty", "subtasks": "subtask",
+    "tasks": "task", "shared_tasks": "task",
+}  # fmt: skip
+"""Parameters whose values a notebook puts in place of another one's, one after the other."""
+STARTS = ("conditions", "depth_starts", "check_starts", "check_base_starts")
+"""Parameters that name conditions."""
+SEEDS = ("seeds", "few_seeds")
+AMONG = ("tradeoff_seeds", "complete_seeds", "check_base_seeds")
+"""Parameters that name some of a notebook's seeds."""
+MAY_BE_EMPTY = ("subtasks", "tasks", "check_base_seeds", "inherit")
+
+
+def check(machine: Machine, parameters: Mapping[str, Any]) -> None:
+    """All that can be known to be wrong with a notebook's parameters before it trains anything.
+
+    Every spec of its stages is made that it has parameters for, with each value of those in :data:`VARIED`, and the
+    pairs of the first seed are drawn. What depends on what is found, such as a complement that has no room, is not
+    known yet.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter, its value and what is allowed.
+    """
+    for name, value in parameters.items():
+        if isinstance(value, list) and not value and name not in MAY_BE_EMPTY:
+            raise ValueError(f"{name} is empty: expected at least one value")
+    seeds = _seeds(parameters)
+    _check_chain(machine, parameters, seeds, {})
+    for name, of in VARIED.items():
+        if name in parameters:
+            values = parameters[name] if isinstance(parameters[name], list) else [parameters[name]]
+            for value in values:
+                _check_chain(machine, {**parameters, of: value}, seeds, {of: name})
+
+
+def _seeds(parameters: Mapping[str, Any]) -> Sequence[int]:
+    """The seeds of the chains; ``ValueError`` where one is none, or where some are to be taken that are not there."""
+    for name in (*SEEDS, *AMONG):
+        for seed in parameters.get(name, []):
+            with _named({"seed": name}):
+                derive(seed)
+    seeds: Sequence[int] = next((parameters[name] for name in SEEDS if name in parameters), [0])
+    for name in AMONG:
+        if parameters.get(name) and not set(parameters[name]) & set(seeds):
+            raise ValueError(f"{name} = {parameters[name]}: expected at least one of the seeds {list(seeds)}")
+    return seeds
+
+
+def _check_chain(
+    machine: Machine, parameters: Mapping[str, Any], seeds: Sequence[int], instead: Mapping[str, str]
+) -> None:
+    """``ValueError`` for the settings of one chain; ``instead`` says by which other name a parameter was given."""
+
+    def named(names: Mapping[str, str]) -> contextlib.AbstractContextManager[None]:
+        return _named({setting: instead.get(name, name) for setting, name in _found(names, parameters).items()})
+
+    if not _has(BASE, parameters):  # n_layers are varied
+        return
+    device = machine.device.split(":")[0]
+    with named(BASE):
+        base = Base(**_settings(BASE, machine, parameters), device=device, seed=seeds[0])
+        stages.check_memory(base, machine)
+        base.split()
+    if not _has(SEARCH, parameters):
+        return
+    with named(BASE | SEARCH):
+        source = Search(**_settings(SEARCH, machine, parameters), base=base)
+        stages.check_memory(source, machine)
+        source.split()
+    if not _has(TRANSFER, parameters):
+        return
+    moves = transfer(machine, parameters)
+    with named(BASE | SEARCH | TRANSFER):  # before the samples are drawn
+        sizes = {name: moves[name] for name in ("ambiguous", "steps", "batch")}
+        stages.check_memory(
+            Transfer(source=source, **sizes, n_disambiguation=max(moves["n_disambiguation"])), machine
+        )  # fmt: skip
+    candidates = moves.pop("candidates") if "task" not in instead else []  # those are of the first task
+    with _named({"computation": "candidates"}):
+        for text in candidates:
+            Computation.parse(text)
+    epochs = moves.get("epochs")
+    steps = {"steps": f"transfer_epochs = {epochs}, so steps"} if epochs else {}
+    for name in [name for name in STARTS if name in parameters] or [""]:
+        own = moves | ({"conditions": parameters[name]} if name else {})
+        own |= {"draws": parameters["draws"]} if "draws" in parameters else {}
+        with named(BASE | SEARCH | TRANSFER | OPTIONAL | {"conditions": name or "conditions", "draws": "draws"}):
+            runs = stages.planned([source], **{**own, "candidates": candidates})
+        with named(BASE | SEARCH | TRANSFER), _named(steps):
+            for _, run in runs:
+                stages.check_memory(run, machine)
+
+
+def _has(names: Mapping[str, str], parameters: Mapping[str, Any]) -> bool:
+    return all(any(one in parameters for one in name.split()) for name in names.values())
+
+
+def _found(names: Mapping[str, str], parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Setting -> the one parameter that says it here; without those that none says."""
+    found = {setting: [one for one in name.split() if one in parameters] for setting, name in names.items()}
+    return {setting: some[0] for setting, some in found.items() if some}
+
+
+@contextlib.contextmanager
+def _named(names: Mapping[str, str]) -> Iterator[None]:
+    """In the text of a ``ValueError`` the parameters' names in place of the settings'."""
+    try:
+        yield
+    except ValueError as error:
+        said = re.sub(r"\b[a-z_]+(?= = |: | is empty)", lambda word: names.get(word[0], word[0]), str(error))
+        raise ValueError(said) from error
+
+
 def base(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-    """Settings of :func:`companion.arithmetic.stages.base_models`."""
-    return _settings(BASE, machine, _changed(parameters, changes, BASE))
+    """Settings of :func:`companion.arithmetic.stages.base_models`, after a :func:`check` of the parameters."""
+    found = _settings(BASE, machine, _changed(parameters, changes, BASE))
+    # Not n_layer where a notebook has n_layers: every value of these is checked, under this name.
+    check(machine, {**parameters, **{name: value for name, value in changes.items() if name in parameters}})
+    return found
 
 
 def search(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
@@ -77,5 +204,5 @@ def _settings(names: Mapping[str, str], machine: Machine, given: Mapping[str, An
             f"parameters: {', '.join(name.replace(' ', ' or ') for name in missing)} are missing; "
             "a notebook of this chain has all of them"
         )
-    found = {setting: given[next(one for one in name.split() if one in given)] for setting, name in names.items()}
+    found = {setting: given[name] for setting, name in _found(names, given).items()}
     return found | {"dtype": machine.dtype(found["dtype"])}

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from companion.arithmetic.gpt2 import Dropout, gpt2
+from companion.arithmetic.gpt2 import Dropout, check_sizes, gpt2
 from companion.arithmetic.task import Computation, ambiguous_pairs, split_pairs, unambiguous_pairs, vocabulary
 from companion.lab.make import DTYPES, check_dtype
 from companion.lab.recipes import without_neutral
@@ -71,6 +71,7 @@ class Base:
     def __post_init__(self) -> None:
         vocabulary(self.numbers, self.p)
         check_counts(train_pairs=self.train_pairs)
+        check_sizes(n_layer=self.n_layer, n_embd=self.n_embd, n_head=self.n_head)
         _check(self)
         if isinstance(self.limit, bool) or not isinstance(self.limit, int) or not 0 <= self.limit <= self.steps:
             raise ValueError(f"limit = {self.limit!r}: expected 1 to steps = {self.steps}, or 0 for no limit")
@@ -93,7 +94,10 @@ class Base:
 
     def split(self) -> list[Tensor]:
         """Training, validation and test pairs, [N, 2] each."""
-        return _split(self.numbers, (self.train_pairs, self.validation_pairs, self.test_pairs), self.seed, "base")
+        sizes = {
+            "train_pairs": self.train_pairs, "validation_pairs": self.validation_pairs, "test_pairs": self.test_pairs,
+        }  # fmt: skip
+        return _split(self.numbers, sizes, self.seed, "base")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +151,7 @@ class Search:
 
     def split(self) -> list[Tensor]:
         """Training, validation and test pairs, [N, 2] each."""
-        sizes = (self.pairs, self.validation_pairs, self.test_pairs)
+        sizes = {"pairs": self.pairs, "validation_pairs": self.validation_pairs, "test_pairs": self.test_pairs}
         return _split(self.base.numbers, sizes, self.base.seed, "discovery")
 
     def masked(self) -> tuple[str, ...]:
@@ -283,6 +287,8 @@ def _check(spec: Base | Search | Transfer) -> None:
     check_optimiser(spec.lr, spec.weight_decay, None if isinstance(spec, Search) else spec.clip)
     if not isinstance(spec, Search):
         Dropout(spec.dropout, [])
+        if spec.target is not None and not 0 <= spec.target <= 1:
+            raise ValueError(f"target = {spec.target!r}: expected an accuracy, 0 to 1, or None")
 
 
 def _draw(draw: int) -> tuple[Any, ...]:
@@ -290,9 +296,24 @@ def _draw(draw: int) -> tuple[Any, ...]:
     return ("draw", draw) if draw else ()
 
 
+def _split(numbers: int, sizes: Mapping[str, int], seed: int, stage: str) -> list[Tensor]:
+    """Disjoint sets of pairs, of ``sizes``; the first is the training set. ``ValueError`` naming a size that does not
+    fit.
+    """
+    told = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+    if sum(sizes.values()) > numbers**2:
+        raise ValueError(
+            f"{told}: {sum(sizes.values())} pairs are asked for, only {numbers**2} exist with numbers = {numbers}"
+        )
+    name, size = next(iter(sizes.items()))
+    if size < numbers:
+        raise ValueError(f"{name} = {size}: covering every number needs at least numbers = {numbers} training pairs")
+    return _split_of(numbers, tuple(sizes.values()), seed, stage)
+
+
 # Asked for again by every run that is made from them.
 @functools.lru_cache(maxsize=16)
-def _split(numbers: int, sizes: Sequence[int], seed: int, stage: str) -> list[Tensor]:
+def _split_of(numbers: int, sizes: Sequence[int], seed: int, stage: str) -> list[Tensor]:
     return split_pairs(numbers, sizes, generator(seed, stage, "pairs"))
 
 
@@ -302,7 +323,7 @@ def _drawn_pairs(numbers: int, seed: int, draw: int, ambiguous: int, validation:
     rest = numbers * (numbers - 1) - validation - test
     if rest < 0:
         raise ValueError(
-            f"n_disambiguation: {validation} + {test} pairs for validation and test are more than the "
-            f"{numbers * (numbers - 1)} pairs with a != b among {numbers} numbers"
+            f"validation_pairs = {validation}, test_pairs = {test}: these are more than the "
+            f"{numbers * (numbers - 1)} pairs with a != b among numbers = {numbers}"
         )
     return [ambiguous_pairs(numbers, ambiguous, rng), *unambiguous_pairs(numbers, [validation, test, rest], rng)]

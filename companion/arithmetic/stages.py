@@ -22,7 +22,7 @@ from companion.arithmetic import task as ar
 from companion.arithmetic.answers import accuracy, agreement, best_constant
 from companion.arithmetic.gpt2 import Dropout
 from companion.arithmetic.specs import INHERITED, Base, Search, Transfer
-from companion.arithmetic.starts import CONDITIONS, MAIN, Condition
+from companion.arithmetic.starts import CONDITIONS, MAIN
 from companion.lab.make import (
     DTYPES,
     Cost,
@@ -31,6 +31,7 @@ from companion.lab.make import (
     check_converged,
     checkpoint,
     fetch,
+    free_memory,
     history_of,
     make,
     moved,
@@ -216,12 +217,8 @@ def transfers(
         its stack's wall time), and ``agrees CANDIDATE`` for every candidate (see
         :func:`companion.arithmetic.answers.agreement`).
     """
-    for text in candidates:
-        ar.Computation.parse(text)
-    runs = planned(found, **settings)
-    for spec in {spec.source: spec for _, spec in runs}.values():
-        test = spec.split()[2]
-        agreement(torch.zeros(len(test)), test, candidates, spec.base.p)  # candidates that cannot be told apart
+    runs = planned([one.spec for one in found], candidates=candidates, **settings)
+    _check_room(found, {name for name, _ in runs})
     results = _make("transfer", [spec for _, spec in runs], machine, _train_transfers)
     return pd.DataFrame([
         _row(name, spec, tensors, meta, candidates) for (name, spec), (tensors, meta) in zip(runs, results, strict=True)
@@ -229,14 +226,18 @@ def transfers(
 
 
 def planned(
-    found: Sequence[Found], *, conditions: Sequence[str] = MAIN, n_disambiguation: Sequence[int] = (0, 100, 1000),
-    epochs: int = 0, draws: Sequence[int] = (0,), inherit: Sequence[str] = INHERITED, freeze: bool = True,
-    **settings: Any,
+    sources: Sequence[Search], *, candidates: Sequence[str] = (), conditions: Sequence[str] = MAIN,
+    n_disambiguation: Sequence[int] = (0, 100, 1000), epochs: int = 0, draws: Sequence[int] = (0,),
+    inherit: Sequence[str] = INHERITED, freeze: bool = True, **settings: Any,
 ) -> list[tuple[str, Transfer]]:  # fmt: skip
     """The runs that :func:`transfers` reads or makes: the name of the start, and the spec.
 
+    The searches need not have been made yet.
+
     Parameters
     ----------
+    candidates
+        See :func:`transfers`; none are also taken.
     conditions
         Names of :data:`companion.arithmetic.starts.CONDITIONS`.
     n_disambiguation
@@ -250,9 +251,18 @@ def planned(
         For the conditions that leave them open.
     settings
         Of :class:`companion.arithmetic.specs.Transfer`.
+
+    Raises
+    ------
+    ValueError
+        For anything wrong with a setting, and where there are too few pairs.
     """
+    for text in candidates:
+        ar.Computation.parse(text)
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
         raise ValueError(f"epochs = {epochs!r}: expected an integer of 1 or more, or 0 to train for steps")
+    if not conditions:
+        raise ValueError(f"conditions is empty: name at least one of {', '.join(CONDITIONS)}")
     if not n_disambiguation:
         raise ValueError("n_disambiguation is empty: name at least one number of samples")
     if not draws or any(isinstance(draw, bool) or not isinstance(draw, int) or draw < 0 for draw in draws):
@@ -260,16 +270,22 @@ def planned(
     for name in conditions:
         if name not in CONDITIONS:
             raise ValueError(f"conditions: {name!r} does not exist; expected some of {', '.join(CONDITIONS)}")
-    _check_room(found, [CONDITIONS[name] for name in conditions])
+        for source in sources:
+            if CONDITIONS[name].complete and not source.complete:
+                raise ValueError(
+                    f"conditions: {name!r} needs a search with complete = True, seed {source.base.seed} has none"
+                )
     largest = [
         Transfer(
-            source=one.spec, n_disambiguation=max(n_disambiguation), draw=draws[0], inherit=tuple(inherit),
+            source=source, n_disambiguation=max(n_disambiguation), draw=draws[0], inherit=tuple(inherit),
             freeze=freeze, **settings,
-        ) for one in found
+        ) for source in sources
     ]  # fmt: skip
-    for run in largest:  # enough pairs, and groups that there are
-        run.split()
+    for run in largest:  # enough pairs, groups that there are, and candidates that can be told apart
+        test = run.split()[2]
         run.inherited()
+        if candidates:
+            agreement(torch.zeros(len(test)), test, candidates, run.base.p)
     runs = []
     for name, run, draw, n in itertools.product(conditions, largest, draws, n_disambiguation):
         condition, epoch = CONDITIONS[name], -(-(run.ambiguous + n) // run.batch)
@@ -282,16 +298,13 @@ def planned(
     return runs
 
 
-def _check_room(found: Sequence[Found], conditions: Sequence[Condition]) -> None:
-    """``ValueError`` where a condition asks of a subnetwork what it is not."""
+def _check_room(found: Sequence[Found], conditions: Iterable[str]) -> None:
+    """``ValueError`` where a complement is asked for, and a subnetwork leaves no room for it."""
+    if all(CONDITIONS[name].copied != "complement" for name in conditions):
+        return
     for one in found:
-        partial = [condition.name for condition in conditions if condition.complete and not one.spec.complete]
-        if partial:
-            raise ValueError(
-                f"conditions: {partial[0]!r} needs a search with complete = True, seed {one.seed} has none"
-            )
         densest = max(one.subnetwork.table(), key=lambda row: row["density"])
-        if densest["density"] > 0.5 and any(condition.copied == "complement" for condition in conditions):
+        if densest["density"] > 0.5:
             raise ValueError(
                 f"conditions: no complement for seed {one.seed}: {densest['parameter']} keeps "
                 f"{densest['density']:.0%} of its weights, and at most 50 % leave enough outside. Raise the penalty, "
@@ -347,6 +360,22 @@ def _memory(spec: Spec) -> int:
     values = spec["batch"] * positions * (60 * width * base["n_layer"] + 6 * vocab)
     values += 1000 * (3 * 20 * width + 2 * vocab)
     return 4 * (12 * params + values) + 8 * spec["steps"] * spec["batch"]
+
+
+def check_memory(spec: Base | Search | Transfer, machine: Machine) -> None:
+    """``ValueError`` naming the settings when a training would need far more memory than there is."""
+    base = spec if isinstance(spec, Base) else spec.base
+    # Beside the training itself every pair of numbers, for the draw of the sets.
+    need, free = _memory(spec.json()) + 16 * base.numbers**2, free_memory(machine.device)
+    if isinstance(spec, Transfer):
+        need += 64 * (spec.ambiguous + spec.n_disambiguation)
+    if need > 4 * free:  # the estimate is from above
+        sizes = {"n_layer": base.n_layer, "n_embd": base.n_embd, "numbers": base.numbers}
+        sizes |= {"batch": spec.batch, "steps": spec.steps}
+        if isinstance(spec, Transfer):
+            sizes |= {"ambiguous": spec.ambiguous, "n_disambiguation": spec.n_disambiguation}
+        told = ", ".join(f"{name} = {value}" for name, value in sizes.items())
+        raise ValueError(f"{told}: a training needs about {need / 2**30:,.0f} GiB, and {free / 2**30:,.0f} are free")
 
 
 def _operations(spec: Spec) -> float:

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shlex
 import sys
@@ -15,8 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from companion.lab.project import project_root, reference_folder
-from companion.lab.runner import NotebookError, check, is_up_to_date, read_yaml, resolve, with_defaults
+from companion.lab.project import project_root
+from companion.lab.runner import (
+    NotebookError,
+    as_typed,
+    check,
+    is_up_to_date,
+    read_yaml,
+    resolve,
+    scale_of,
+    tables_of,
+    with_defaults,
+)
 
 SETTINGS: dict[str, Any] = {"runs": "", "file": "params/quick.yaml", "only": [], "device": "", "reference": False}
 """What ``--config`` may set, and its defaults; ``workflow/Snakefile`` explains them."""
@@ -84,20 +92,17 @@ class Job:
         words += ["--reference"] if self.reference else []
         for file in self.run.files:
             words += ["-f", file]
-        for name, value in (self.run.given or {}).items():
-            words += ["-p", name, value if isinstance(value, str) else json.dumps(value)]
-        return shlex.join(words)
+        return shlex.join(words + as_typed(project_root() / self.run.notebook, self.run.given or {}))
 
     def is_up_to_date(self) -> bool:
         """Would its command do nothing?"""
         root = project_root()
-        return is_up_to_date(root / self.run.notebook, self.values, root / self.output)
+        with tables_of(self.reference):
+            return is_up_to_date(root / self.run.notebook, self.values, root / self.output)
 
 
 def plan(given: Mapping[str, Any]) -> dict[str, Job]:
     """All runs, by name: those of the list, or every notebook with the parameter file.
-
-    With ``reference`` the tables of this process and of all that it starts are the committed ones.
 
     Raises
     ------
@@ -109,14 +114,12 @@ def plan(given: Mapping[str, Any]) -> dict[str, Job]:
     if settings["runs"]:
         runs = read(root / settings["runs"])
     else:
-        notebooks = sorted(path.relative_to(root) for path in (root / "notebooks").glob("*.ipynb"))
+        notebooks = sorted(path.relative_to(root) for path in (root / "notebooks").glob("[!.]*.ipynb"))
         runs = [Run(path.stem, str(path), (settings["file"],)) for path in notebooks]
     known = {slug(run.name): run for run in runs}
     only = [slug(name) for name in settings["only"]] or list(known)
     if unknown := [name for name in only if name not in known]:
         raise NotebookError(f"--config only: there is no run {unknown[0]!r}; there are {', '.join(known)}")
-    if settings["reference"]:
-        os.environ["COMPANION_TABLES"] = str(reference_folder())
     return {run.name: _checked(run, settings) for name, run in known.items() if name in only}
 
 
@@ -145,10 +148,10 @@ def _checked(run: Run, settings: Mapping[str, Any]) -> Job:
         if settings["device"] and "device" in with_defaults(notebook, values):
             run = Run(run.name, run.notebook, run.files, {**(run.given or {}), "device": settings["device"]})
             values = resolve(notebook, files, run.given)
+        whole = with_defaults(notebook, values)
+        scale = scale_of(whole)
     except NotebookError as error:
         raise NotebookError(f"run {run.name!r}: {error}") from error
-    whole = with_defaults(notebook, values)
-    scale = str(whole.get("scale", "smoke"))
     # Of a list, several runs may be of one notebook.
     output = f"runs/{scale}/{run.name}" if settings["runs"] else f"runs/{scale}"
     return Job(run, values, scale, str(whole.get("device", "cpu")), output, settings["reference"])
@@ -186,8 +189,8 @@ def _run(entry: Any, where: str, files: Sequence[str]) -> Run:
     if not isinstance(notebook, str) or not notebook.endswith(".ipynb"):
         raise NotebookError(f"{where}: notebook = {notebook!r}: expected a path that ends in .ipynb")
     own = check(f"files of {where}", entry.get("files", list(files)), "list[str]")
-    parameters = entry.get("parameters") or {}
-    if not isinstance(parameters, dict) or not all(isinstance(key, str) for key in parameters):
+    parameters = entry.get("parameters", {})
+    if not isinstance(parameters, dict):
         raise NotebookError(f"{where}: parameters = {parameters!r}: expected 'name: value' for each")
     return Run(slug(name), notebook, tuple(own), parameters)
 

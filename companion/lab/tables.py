@@ -225,7 +225,7 @@ def hash_of(parameters: Mapping[str, Any]) -> str:
 def given(names: Mapping[str, Any]) -> dict[str, Any]:
     """A notebook's parameters, taken from ``globals()`` before anything else is defined there.
 
-    Kept are public names whose values are plain: text, numbers, booleans, lists of these.
+    Kept are public names whose values are plain: text, numbers, booleans, None, lists and dictionaries of these.
 
     Raises
     ------
@@ -242,7 +242,7 @@ def given(names: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in names.items()
         if not name.startswith("_")
         and name not in ("In", "Out", "began")
-        and isinstance(value, bool | int | float | str | list)
+        and isinstance(value, bool | int | float | str | list | dict | None)
     }
     for name, value in parameters.items():
         if isinstance(value, list) and name not in REPEATABLE:

@@ -92,6 +92,90 @@ def test_what_a_notebook_does_not_say_is_left_at_its_default(parameters, machine
     assert (given["conditions"], given["freeze"]) == (["subnetwork"], False)
 
 
+# What stays in a test of one parameter: the first notebook that has it, as it means the same in all.
+NUMBERS: dict[str, tuple[str, str]] = {}
+for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+    if "base_lr" in (found := parameters_of(path)):  # of the arithmetic experiment
+        for name, entry in found.items():
+            if entry["type"] in ("int", "float", "list[int]", "list[float]"):
+                NUMBERS.setdefault(name, (path.stem, entry["type"]))
+HUGE = {"int": 10**12, "float": 1e300}
+ZERO = {
+    "workers", "stack", "seeds", "few_seeds", "tradeoff_seeds", "complete_seeds", "check_base_seeds", "draws",
+    "base_dropout", "base_target", "base_limit", "penalty", "penalties", "complete_penalty", "n_disambiguation",
+    "few_counts", "transfer_weight_decay", "transfer_dropout", "transfer_epochs", "transfer_clip",
+}  # fmt: skip
+"""A value of 0 is meant."""
+ANY_SIZE = {
+    "seeds", "few_seeds", "draws", "workers", "stack", "stages", "clip", "transfer_clip", "base_lr", "discovery_lr",
+    "transfer_lr", "base_every", "discovery_every", "transfer_every", "penalty", "penalties", "complete_penalty",
+    "transfer_weight_decay",
+}  # fmt: skip
+"""Without an upper end: a search or a training may come to nothing, and says so."""
+
+
+def first_call(machine_folder, given):
+    """What a notebook does before it trains anything."""
+    names = ("device", "workers", "stack")
+    machine = Machine.open(store=str(machine_folder), **{name: given[name] for name in names})
+    return settings.base(machine, given, **({} if "n_layer" in given else {"n_layer": (given["n_layers"] or [2])[0]}))
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_out_of_range_is_refused_by_its_parameters_name_before_any_training(tmp_path, name):
+    stem, kind = NUMBERS[name]
+    given = defaults(stem[:2])
+    assert first_call(tmp_path, given)["p"] == given["p"]
+    inner = kind.removeprefix("list[").removesuffix("]")
+    cases = [(-1, True), (0, name not in ZERO), (HUGE[inner], name not in ANY_SIZE)]
+    if kind != inner:
+        cases.append((None, name != "check_base_seeds"))
+    for value, refused in cases:
+        one = value if kind == inner else [] if value is None else [value]
+        if refused:
+            with pytest.raises(ValueError, match=rf"\b{name}( = | is empty)"):
+                first_call(tmp_path, {**given, name: one})
+        else:
+            first_call(tmp_path, {**given, name: one})
+
+
+@pytest.mark.parametrize(
+    ("number", "wrong", "message"),
+    [
+        ("01", {"evaluation_pairs": 10**6}, "evaluation_pairs = 1000000"),
+        ("02", {"penalties": [1e-6, -1.0]}, "penalties = -1.0"),
+        ("02", {"tradeoff_seeds": [7]}, r"tradeoff_seeds = \[7\]: expected at least one of the seeds \[0, 1\]"),
+        ("03", {"conditions": ["subnetwork", "lottery"]}, "conditions: 'lottery' does not exist; expected some of sub"),
+        ("03", {"inherit": ["heads"]}, "inherit: 'heads' does not exist; expected some of embeddings, norms"),
+        ("03", {"n_disambiguation": [0, 2000]}, "n_disambiguation = 2000: only 1360 pairs"),
+        ("03", {"candidates": ["a^2 + ab", "c"]}, "candidates = 'c'"),
+        ("03", {"candidates": ["ab", "ba"]}, r"candidates = \['ab', 'ba'\]: no pair tells them apart"),
+        ("03", {"task": "c"}, "task = 'c'"),
+        ("04", {"depth_starts": ["complete_sampled_alone"]}, "depth_starts: 'complete_sampled_alone' needs a search"),
+        ("04", {"n_layers": [1, 0]}, "n_layers = 0: expected an integer of 1 or more"),
+        ("04", {"n_head": 5}, "n_embd = 64 is not a multiple of n_head = 5"),
+        ("05", {"complete_penalty": -1.0}, "complete_penalty = -1.0"),
+        ("05", {"complete_seeds": [5]}, r"complete_seeds = \[5\]: expected at least one of the seeds \[0, 1\]"),
+        ("06", {"subtasks": ["a^2", "c"]}, "subtasks = 'c'"),
+        ("06", {"shared_tasks": ["c"]}, "shared_tasks = 'c'"),
+        ("06", {"shared_tasks": []}, "shared_tasks is empty"),
+        ("06", {"tasks": ["c"]}, "tasks = 'c'"),
+        ("07", {"check_base_starts": ["x"]}, "check_base_starts: 'x' does not exist"),
+        ("07", {"check_starts": []}, "check_starts is empty"),
+        ("07", {"draws": [0, -1]}, r"draws = \[0, -1\]"),
+        ("11", {"few_counts": [2000]}, "few_counts = 2000: only 1360 pairs"),
+    ],
+)
+def test_what_a_later_stage_needs_is_refused_before_the_first_one(tmp_path, number, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        first_call(tmp_path, {**defaults(number), **wrong})
+
+
+def test_lists_that_may_be_empty_are_taken(tmp_path):
+    for number, names in (("06", ["tasks", "subtasks"]), ("07", ["check_base_seeds"]), ("03", ["inherit"])):
+        assert first_call(tmp_path, {**defaults(number), **{name: [] for name in names}})
+
+
 def test_missing_parameter_is_named(parameters, machine):
     del parameters["base_lr"]
     with pytest.raises(ValueError, match="parameters: base_lr are missing"):

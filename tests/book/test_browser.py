@@ -215,3 +215,61 @@ def test_the_colours_are_switched_by_keyboard_and_kept(html, browser):
                 visit.tab_to(".theme-switch-button")
         assert len(set(seen)) == 2
         assert not visit.wrong
+
+
+# ---------------------------------------------------------------------------------------
+# Print
+
+PAPER = 718
+"""Width of an A4 page between margins of 1 cm, pixels."""
+LOOKED_AT = ("index", "vision", "03_transfer")
+"""Pages whose colours are measured: a figure that lives on the screen, tables, code and a run card."""
+ON_PAPER = """() => {
+  const article = document.querySelector('.bd-article'), shown = e => e.getClientRects().length > 0;
+  const name = e => `${e.tagName.toLowerCase()}.${e.className} ${(e.textContent || '').trim().slice(0, 40)}`;
+  const all = [...article.querySelectorAll('*')].filter(e => !e.closest('svg, mjx-container, script, style, template'));
+  const folded = [...article.querySelectorAll('details')].flatMap(
+    e => [...e.children].filter(c => c.tagName !== 'SUMMARY' && !shown(c)).map(c => `folded: ${name(e)}`));
+  const cut = all.filter(e => shown(e) && e.clientWidth && e.scrollWidth > e.clientWidth + 2
+    && getComputedStyle(e).overflowX !== 'visible').map(e => `cut: ${name(e)}`);
+  const wide = all.filter(e => shown(e) && e.getBoundingClientRect().right > innerWidth + 2)
+    .map(e => `wide: ${name(e)}`);
+  const live = [...article.querySelectorAll('figure.live')].filter(
+    e => ![...e.querySelectorAll('img')].some(i => shown(i) && i.closest('.live-box') === null)).map(name);
+  return [...folded, ...cut, ...wide.slice(0, 3), ...live.map(e => `no picture: ${e}`)];
+}"""
+
+
+def test_on_paper_every_page_is_open_whole_and_light(html, browser):
+    found = []
+    with visiting(browser, PAPER) as visit:
+        page = visit.page
+        page.emulate_media(color_scheme="dark", media="print")
+        for path in sorted((html / "book").rglob("*.html")):
+            visit.go(path)
+            page.evaluate("dispatchEvent(new Event('beforeprint'))")
+            found += [f"{path.name}: {text}" for text in page.evaluate(ON_PAPER)]
+            if path.stem in LOOKED_AT:
+                page.evaluate(AXE)
+                found += [f"{path.name}: {text}" for text in barriers(page, "runOnly: ['color-contrast']")]
+            assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    assert not found, "\n".join(found)
+
+
+def test_a_printed_run_card_has_its_parameters_and_the_screen_stays_as_it_was(html, browser):
+    with visiting(browser) as visit:
+        page = visit.page
+        page.emulate_media(color_scheme="dark")
+        visit.go(html / "book" / "runs" / "03_transfer.html")
+        state = (
+            "[document.documentElement.dataset.theme, document.querySelectorAll('.bd-article details[open]').length]"
+        )
+        before = page.evaluate(state)
+        height = "document.querySelector('.run-card dl.all-parameters').getClientRects().length"
+        assert before == ["dark", 0]
+        page.evaluate(f"addEventListener('beforeprint', () => {{ window.printed = [{height}, ...{state}]; }})")
+        page.pdf()
+        lines, theme, opened = page.evaluate("printed")
+        assert (lines, theme) == (1, "light")
+        assert opened == page.evaluate("document.querySelectorAll('.bd-article details').length")
+        assert page.evaluate(state) == before

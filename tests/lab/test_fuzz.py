@@ -143,7 +143,7 @@ def try_parameters(data):
         assert inner is None or all(type(item) is inner for item in value)
     json.dumps(values, allow_nan=False, ensure_ascii=False).encode()
     read(lambda: runs.read(FILE), runner.NotebookError)
-    read(lambda: runner.resolve(NOTEBOOK, given={"seeds": data.decode("utf-8", "replace")}), runner.NotebookError)
+    read(lambda: runner.resolve(NOTEBOOK, typed=[("seeds", data.decode("utf-8", "replace"))]), runner.NotebookError)
     return values is not None
 
 

@@ -16,8 +16,10 @@ import nbformat
 import pytest
 import yaml
 
+import companion.__main__
 from companion.lab import runs
-from companion.lab.runner import NotebookError, parameters_of
+from companion.lab.project import tables_folder
+from companion.lab.runner import NotebookError, parameters_of, resolve
 from companion.lab.runs import Run
 from companion.lab.store import Store
 
@@ -31,7 +33,7 @@ PROFILES = sorted(path.name for path in (ROOT / "workflow" / "profiles").iterdir
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("runs: [", "is not YAML"),
+        ("runs: [", "not YAML: line 1"),
         ("[]", "must hold"),
         ("runs: []", "must hold"),
         ("rusn: []\nruns: [{name: a, notebook: a.ipynb}]", "unknown entry 'rusn'. Known are files, runs"),
@@ -43,7 +45,8 @@ PROFILES = sorted(path.name for path in (ROOT / "workflow" / "profiles").iterdir
         ("runs: [{name: a}]", r"run 1 \(a\): notebook = None: expected a path"),
         ("runs: [{name: a, notebook: a.ipynb, files: p}]", r"files of .*run 1 \(a\) = 'p': expected list"),
         ("runs: [{name: a, notebook: a.ipynb, parameters: [1]}]", r"parameters = \[1\]: expected 'name: value'"),
-        ("runs: [{name: a, notebook: a.ipynb, parameters: {1: 2}}]", r"parameters = \{1: 2\}: expected 'name: value'"),
+        ("runs: [{name: a, notebook: a.ipynb, parameters: }]", "line 1: there is no value; write null"),
+        ("runs:\n- {name: a, notebook: a.ipynb, parameters: {n: 010}}", "line 2: '010' .*; write 8 or 10"),
         ("runs: [{name: A b, notebook: a.ipynb}, {name: a-b, notebook: a.ipynb}]", "two runs are called a-b"),
         ("runs: [{name: a, notebook: a.ipynb}, {name: a, notebook: a.ipynb}]", "two runs are called a,"),
     ],
@@ -105,11 +108,46 @@ def test_some_of_the_runs_can_be_asked_for_by_name(here):
     assert list(runs.plan({"only": "08_scenes"})) == ["08_scenes"]
 
 
-def test_tables_go_to_the_reference_only_when_that_is_asked_for(here):
-    for reference in (True, "true", "True"):
-        assert "--reference" in runs.plan({"reference": reference, "only": "08_scenes"})["08_scenes"].command
-        assert os.environ["COMPANION_TABLES"] == str(ROOT / "results")
-    assert "--reference" not in runs.plan({"reference": "false", "only": "08_scenes"})["08_scenes"].command
+def test_tables_go_to_the_reference_only_when_that_is_asked_for(here, monkeypatch):
+    asked = []
+    monkeypatch.setattr(runs, "is_up_to_date", lambda *_: asked.append(tables_folder()) or True)
+    for reference in (True, "true", "True", "false"):  # the last one after the others: nothing stays
+        (job,) = runs.plan({"reference": reference, "only": "08_scenes"}).values()
+        assert ("--reference" in job.command) == (reference != "false")
+        assert job.is_up_to_date()
+    assert asked == [ROOT / "results"] * 3 + [ROOT / "runs"]
+
+
+def test_a_jobs_command_gives_its_parameters_to_the_runner(here, tmp_path, monkeypatch):
+    given = {"penalties": [1e-7, 2.0], "penalty": -1.5e-5, "base_computation": "-a", "base_all_positions": True}
+    (tmp_path / "s.yaml").write_text(
+        yaml.safe_dump({"runs": [{"name": "a", "notebook": "notebooks/02_discovery.ipynb", "parameters": given}]})
+    )
+    (job,) = runs.plan({"runs": str(tmp_path / "s.yaml")}).values()
+    assert job.values == given
+    got = {}
+    monkeypatch.setattr(companion.__main__, "run", lambda *_, typed, **__: (got.update(typed=typed), True))
+    assert companion.__main__.main(shlex.split(job.command)[3:]) == 0
+    assert resolve(ROOT / job.run.notebook, typed=got["typed"]) == given
+
+
+def test_a_scratch_notebook_stops_the_plan_by_name_and_no_run_that_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPANION_HOME", str(tmp_path))
+    for folder in ("notebooks", "params"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / "notebooks" / "._half.ipynb").touch()
+    assert "01_base_model" in runs.plan({})
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "notebooks" / "Untitled.ipynb")
+    with pytest.raises(NotebookError, match=r"run 'Untitled': .*Untitled.ipynb has 0 cells tagged 'parameters'"):
+        runs.plan({})
+    assert list(runs.plan({"only": "08_scenes"})) == ["08_scenes"]
+
+
+def test_the_scale_of_a_run_is_checked_with_the_plan(here, tmp_path):
+    entry = {"name": "a", "notebook": "notebooks/08_scenes.ipynb", "parameters": {"scale": "../x"}}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump({"runs": [entry]}))
+    with pytest.raises(NotebookError, match=r"run 'a': parameter scale = '\.\./x': expected a short name"):
+        runs.plan({"runs": str(tmp_path / "s.yaml")})
 
 
 @pytest.mark.parametrize(
