@@ -11,13 +11,12 @@ import ast
 from pathlib import Path
 from typing import Any
 
-import yaml
 from cell_role import logger
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from companion.lab.runner import parameters_of
+from companion.lab.runner import parameters_of, read_yaml
 
 
 def notebook_parameters(path: Path) -> list[tuple[str, str, Any, str]]:
@@ -60,7 +59,7 @@ class ParametersTable(SphinxDirective):
         for path in (*files, *notebooks):
             self.env.note_dependency(str(path))
         for path in files:
-            scales[path.stem] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            scales[path.stem] = read_yaml(path, "parameter file") or {}
         for path in notebooks:
             try:
                 rows = table_rows(notebook_parameters(path), scales)

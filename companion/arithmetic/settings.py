@@ -13,14 +13,14 @@ its last stage before it trains the first.
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from companion.arithmetic import stages
 from companion.arithmetic.specs import Base, Search, Transfer
 from companion.arithmetic.task import Computation
 from companion.lab.make import Machine
+from companion.lab.naming import changed, sayers, settings, told_by
 from sicore.seeding import derive
 
 # Setting -> the parameter that says it; of several, the first that the notebook has.
@@ -91,7 +91,7 @@ def _seeds(parameters: Mapping[str, Any]) -> Sequence[int]:
     """The seeds of the chains; ``ValueError`` where one is none, or where some are to be taken that are not there."""
     for name in (*SEEDS, *AMONG):
         for seed in parameters.get(name, []):
-            with _named({"seed": name}):
+            with told_by({"seed": name}):
                 derive(seed)
     seeds: Sequence[int] = next((parameters[name] for name in SEEDS if name in parameters), [0])
     for name in AMONG:
@@ -106,7 +106,7 @@ def _check_chain(
     """``ValueError`` for the settings of one chain; ``instead`` says by which other name a parameter was given."""
 
     def named(names: Mapping[str, str]) -> contextlib.AbstractContextManager[None]:
-        return _named({setting: instead.get(name, name) for setting, name in _found(names, parameters).items()})
+        return told_by({setting: instead.get(name, name) for setting, name in sayers(names, parameters).items()})
 
     if not _has(BASE, parameters):  # n_layers are varied
         return
@@ -130,7 +130,7 @@ def _check_chain(
             Transfer(source=source, **sizes, n_disambiguation=max(moves["n_disambiguation"])), machine
         )  # fmt: skip
     candidates = moves.pop("candidates") if "task" not in instead else []  # those are of the first task
-    with _named({"computation": "candidates"}):
+    with told_by({"computation": "candidates"}):
         for text in candidates:
             Computation.parse(text)
     epochs = moves.get("epochs")
@@ -140,34 +140,18 @@ def _check_chain(
         own |= {"draws": parameters["draws"]} if "draws" in parameters else {}
         with named(BASE | SEARCH | TRANSFER | OPTIONAL | {"conditions": name or "conditions", "draws": "draws"}):
             runs = stages.planned([source], **{**own, "candidates": candidates})
-        with named(BASE | SEARCH | TRANSFER), _named(steps):
+        with named(BASE | SEARCH | TRANSFER), told_by(steps):
             for _, run in runs:
                 stages.check_memory(run, machine)
 
 
 def _has(names: Mapping[str, str], parameters: Mapping[str, Any]) -> bool:
-    return all(any(one in parameters for one in name.split()) for name in names.values())
-
-
-def _found(names: Mapping[str, str], parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Setting -> the one parameter that says it here; without those that none says."""
-    found = {setting: [one for one in name.split() if one in parameters] for setting, name in names.items()}
-    return {setting: some[0] for setting, some in found.items() if some}
-
-
-@contextlib.contextmanager
-def _named(names: Mapping[str, str]) -> Iterator[None]:
-    """In the text of a ``ValueError`` the parameters' names in place of the settings'."""
-    try:
-        yield
-    except ValueError as error:
-        said = re.sub(r"\b[a-z_]+(?= = |: | is empty)", lambda word: names.get(word[0], word[0]), str(error))
-        raise ValueError(said) from error
+    return sayers(names, parameters).keys() == names.keys()
 
 
 def base(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     """Settings of :func:`companion.arithmetic.stages.base_models`, after a :func:`check` of the parameters."""
-    found = _settings(BASE, machine, _changed(parameters, changes, BASE))
+    found = _settings(BASE, machine, changed(parameters, changes, BASE))
     # Not n_layer where a notebook has n_layers: every value of these is checked, under this name.
     check(machine, {**parameters, **{name: value for name, value in changes.items() if name in parameters}})
     return found
@@ -175,7 +159,7 @@ def base(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dic
 
 def search(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     """Settings of :func:`companion.arithmetic.stages.subnetworks`."""
-    return _settings(SEARCH, machine, _changed(parameters, changes, SEARCH))
+    return _settings(SEARCH, machine, changed(parameters, changes, SEARCH))
 
 
 def transfer(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
@@ -184,25 +168,12 @@ def transfer(machine: Machine, parameters: Mapping[str, Any], **changes: Any) ->
     With ``transfer_epochs`` a run that has reached an accuracy of 1 stops, which changes
     no result, and a ``transfer_clip`` of 0 means that gradients are not clipped.
     """
-    given = _changed(parameters, changes, TRANSFER | OPTIONAL)
+    given = changed(parameters, changes, TRANSFER | OPTIONAL)
     some = {setting: name for setting, name in OPTIONAL.items() if name in given}
     found = _settings(TRANSFER | some, machine, given)
     return found | {"clip": found["clip"] or None, "target": 1.0 if found.get("epochs") else None}
 
 
-def _changed(parameters: Mapping[str, Any], changes: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    known = {*parameters, *" ".join(names.values()).split()}
-    if unknown := [name for name in changes if name not in known]:
-        raise ValueError(f"changes: {unknown[0]!r} is no parameter; expected some of {', '.join(sorted(known))}")
-    return {**parameters, **changes}
-
-
 def _settings(names: Mapping[str, str], machine: Machine, given: Mapping[str, Any]) -> dict[str, Any]:
-    missing = sorted({name for name in names.values() if not any(one in given for one in name.split())})
-    if missing:
-        raise ValueError(
-            f"parameters: {', '.join(name.replace(' ', ' or ') for name in missing)} are missing; "
-            "a notebook of this chain has all of them"
-        )
-    found = {setting: given[name] for setting, name in _found(names, given).items()}
+    found = settings(names, given)
     return found | {"dtype": machine.dtype(found["dtype"])}

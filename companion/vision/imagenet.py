@@ -1,17 +1,20 @@
 """Real images: 16-class ImageNet from a local copy, mean pooling by a segmenter, cue conflicts.
 
-Nothing is downloaded. Everything that is read may be odd: ImageNet holds CMYK and grey
-JPEGs and a PNG with a JPEG's name. Sources: Geirhos et al. (2018) for the 16 classes,
-Geirhos et al. (2019) for the cue-conflict images, Zhang, Lepori & Pavlick (2023), section 5
-and appendix C, for mean pooling.
+Nothing is downloaded. :mod:`companion.vision.reading` says what is read, and how. Sources: Geirhos et al. (2018) for
+the 16 classes, Geirhos et al. (2019) for the cue-conflict images, Zhang, Lepori & Pavlick (2023), section 5 and
+appendix C, for mean pooling.
 """
 
 from __future__ import annotations
 
 import csv
 import functools
+import inspect
+import json
 import math
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,18 +26,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torchvision.ops import nms
 from tqdm import tqdm
 
+from companion.vision import reading
 from companion.vision.scenes import mean_pool
-from sicore.files import written_aside
-
-ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
+from sicore.files import canonical_json, checksum, written_aside
 
 Segmenter = Callable[[Image.Image, Path], Tensor]
-"""(RGB image, its file) -> boolean masks [R, H, W]. It must be picklable, to go to other processes."""
+"""(RGB image, its file) -> a label image [H, W] of integers, or boolean masks [R, H, W], which may overlap.
+
+It must be picklable, to go to other processes. What it is, :func:`made_by` says in every copy that is made with it.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,11 +55,15 @@ class Images:
         [N], int64, numbers of ``classes``.
     classes
         Names, in alphabetical order whatever the file system's is.
+    passed_over
+        What lay there beside the pictures: how many files of each ending (see
+        :func:`companion.vision.reading.listed`).
     """
 
     paths: tuple[Path, ...]
     labels: Tensor
     classes: tuple[str, ...]
+    passed_over: tuple[tuple[str, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -67,6 +77,12 @@ class Images:
         """Images of each class."""
         numbers = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
         return dict(zip(self.classes, numbers, strict=True))
+
+    def about(self) -> str:
+        """What was read, and what was passed over, in one line."""
+        counts = ", ".join(f"{name} {number:,}" for name, number in self.counts().items())
+        passed = f"; passed over: {reading.counted(self.passed_over)}" if self.passed_over else ""
+        return f"{len(self):,} pictures in {len(self.classes)} classes ({counts}){passed}"
 
 
 # ---------------------------------------------------------------------------------------
@@ -105,7 +121,8 @@ def imagenet(
     Raises
     ------
     ValueError
-        When no layout is found, a WordNet number stands in two groups, or a class has no image.
+        When no layout is found, a WordNet number stands in two groups, a class has no image, or there are pictures
+        that are not read.
     """
     if split not in ("train", "val"):
         raise ValueError(f"split = {split!r}: expected 'train' or 'val'")
@@ -123,39 +140,51 @@ def imagenet(
         raise ValueError(
             f"root = {str(root)!r}: found no ImageNet there; looked for {' and '.join(map(str, candidates))}"
         )
-    solution = root / "LOC_val_solution.csv"
+    solution, passed = root / "LOC_val_solution.csv", Counter[str]()
     if split == "val" and solution.is_file() and not any(place.is_dir() for place in folder.iterdir()):
         with solution.open(encoding="utf-8", newline="") as stream:
             numbers_of = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(stream)}
-        found = [(path, owner.get(numbers_of.get(path.stem, ""))) for path in _images_in(folder)]
+        found = [(path, owner.get(numbers_of.get(path.stem, ""))) for path in _images_in(folder, passed)]
     else:
-        found = [(path, name) for number, name in owner.items() for path in _images_in(folder / number)]
-    return _labelled([(path, name) for path, name in found if name is not None], tuple(sorted(groups)), folder)
+        found = [(path, name) for number, name in owner.items() for path in _images_in(folder / number, passed)]
+    known = [(path, name) for path, name in found if name is not None]
+    return _labelled(known, tuple(sorted(groups)), folder, passed)
 
 
 def class_folders(root: str | Path) -> Images:
-    """Images in one folder a class, ``root/CLASS/...``."""
-    root = Path(root)
-    classes = sorted(place.name for place in root.iterdir() if place.is_dir()) if root.is_dir() else []
+    """Images in one folder a class, ``root/CLASS/...``; hidden folders and those of the system are none.
+
+    Raises ``ValueError`` for a class without an image, two classes whose names differ in case only, or pictures that
+    are not read (:data:`companion.vision.reading.UNREAD`).
+    """
+    root, passed = Path(root), Counter[str]()
+    every = list(root.iterdir()) if root.is_dir() else []
+    inside = [place for place in every if not reading.hidden(place.name)]
+    classes = sorted(place.name for place in inside if place.is_dir())
     if not classes:
         raise ValueError(f"root = {str(root)!r}: expected a folder with one folder a class")
-    return _labelled([(path, name) for name in classes for path in _images_in(root / name)], tuple(classes), root)
+    passed[reading.HIDDEN] = len(every) - len(inside)
+    passed["outside of the class folders"] = sum(not place.is_dir() for place in inside)
+    found = [(path, name) for name in classes for path in _images_in(root / name, passed)]
+    return _labelled(found, tuple(classes), root, passed)
 
 
 def class_lists(lists: str | Path, root: str | Path) -> Images:
     """Images named in one text file a class, ``lists/CLASS.txt``, a path below ``root`` in every line.
 
+    The line ends of any system are read; a file name need not be UTF-8.
+
     Raises ``ValueError`` for a list that names missing files (the first of them is named),
     paths that leave ``root``, or a file that stands in two lists.
     """
     lists, root = Path(lists), Path(root)
-    files = sorted(lists.glob("*.txt"))
+    files = sorted(file for file in lists.glob("*.txt") if not reading.hidden(file.name))
     if not files:
         raise ValueError(f"lists = {str(lists)!r}: expected one text file a class")
     found: list[tuple[Path, str]] = []
     seen: dict[Path, str] = {}
     for file in files:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line if (root / line).is_file() else line.strip() for line in reading.read_paths(file)]
         paths = [root / name for name in names]
         outside = [
             name for name, path in zip(names, paths, strict=True) if not path.resolve().is_relative_to(root.resolve())
@@ -168,26 +197,47 @@ def class_lists(lists: str | Path, root: str | Path) -> Images:
                 f"{file.name}: {len(missing)} of {len(names)} files are missing, the first is {missing[0]!r}"
             )
         for path in paths:
-            if path in seen:
-                raise ValueError(f"{file.name}: {path.name!r} stands in the list of {seen[path]!r} too")
-            seen[path] = file.stem
+            if (real := path.resolve()) in seen:
+                raise ValueError(f"{file.name}: {path.name!r} stands in the list of {seen[real]!r} too")
+            seen[real] = file.stem
             found.append((path, file.stem))
-    return _labelled(found, tuple(file.stem for file in files), lists)
+    return _labelled(found, tuple(file.stem for file in files), lists, Counter())
 
 
-def _images_in(folder: Path) -> list[Path]:
-    """Every image below a folder, sorted; none where there is no folder."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+def _images_in(folder: Path, passed: Counter[str]) -> list[Path]:
+    """Every image below a folder, sorted; none where there is no folder. What is passed over is counted."""
+    found, others = reading.listed(folder)
+    passed.update(others)
+    return found
 
 
-def _labelled(found: Iterable[tuple[Path, str]], classes: tuple[str, ...], place: Path) -> Images:
+def _check_passed(passed: Mapping[str, int], place: Path) -> None:
+    unread = {ending: number for ending, number in passed.items() if ending in reading.UNREAD}
+    if unread:
+        raise ValueError(
+            f"{place}: {reading.counted(unread.items())} are pictures that are not read; convert them, to PNG for "
+            "instance, or take them away"
+        )
+
+
+def _labelled(
+    found: Iterable[tuple[Path, str]], classes: tuple[str, ...], place: Path, passed: Counter[str]
+) -> Images:  # fmt: skip
+    passed, alike = +passed, dict[str, str]()
+    for name in classes:
+        if (other := alike.setdefault(unicodedata.normalize("NFC", name).casefold(), name)) != name:
+            raise ValueError(f"{place}: the classes {other!r} and {name!r} have one name, but for its case or accents")
+    _check_passed(passed, place)
     found = sorted(found, key=lambda one: (one[1], one[0]))
     number = {name: k for k, name in enumerate(classes)}
     labels = torch.tensor([number[name] for _, name in found], dtype=torch.int64)
-    images = Images(tuple(path for path, _ in found), labels, classes)
+    images = Images(tuple(path for path, _ in found), labels, classes, tuple(sorted(passed.items())))
     empty = [name for name, count in images.counts().items() if not count]
     if empty:
-        raise ValueError(f"{place}: no image of {', '.join(empty)} ({len(empty)} of {len(classes)} classes are empty)")
+        said = f"; passed over: {reading.counted(passed.items())}" if passed else ""
+        raise ValueError(
+            f"{place}: no image of {', '.join(empty)} ({len(empty)} of {len(classes)} classes are empty){said}"
+        )
     return images
 
 
@@ -224,28 +274,19 @@ def split(
 
 
 # ---------------------------------------------------------------------------------------
-# Reading
-
-
-def read(path: str | Path) -> Image.Image:
-    """An image file as RGB, whatever it is inside; ``OSError`` naming the file when it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise OSError(f"{path} cannot be read as an image: {error}") from error
+# Reading all of them
 
 
 def _readable(path: Path) -> bool:
     try:
-        read(path)
+        reading.read(path)
     except OSError:
         return False
     return True
 
 
 def drop_unreadable(images: Images, *, most: float = 0.001, workers: int = 1) -> tuple[Images, list[Path]]:
-    """Read every file once, and leave out those that cannot be read.
+    """Read every file once, and leave out those that cannot be read (:func:`companion.vision.reading.read`).
 
     Parameters
     ----------
@@ -283,32 +324,23 @@ def _map(function: Callable[[Any], Any], items: Sequence[Any], workers: int, lab
 # Segmenters, and mean-pooled copies of images
 
 
-def masks_of(labels: Tensor) -> Tensor:
-    """Boolean masks [R, H, W] of the R values of a label image [H, W].
-
-    >>> masks_of(torch.tensor([[5, 7]])).tolist()
-    [[[True, False]], [[False, True]]]
-    """
-    return labels == labels.unique()[:, None, None]
-
-
 def felzenszwalb(
     image: Image.Image, path: Path | None = None, *, scale: float = 100, sigma: float = 0.8, min_size: int = 100
 ) -> Tensor:  # fmt: skip
-    """Segments by Felzenszwalb & Huttenlocher (2004), through scikit-image; parameters are its own."""
+    """Segments by Felzenszwalb & Huttenlocher (2004), through scikit-image; parameters are its own. Labels [H, W]."""
     from skimage.segmentation import felzenszwalb as segment
 
-    return masks_of(torch.from_numpy(segment(np.asarray(image), scale=scale, sigma=sigma, min_size=min_size)))
+    return torch.from_numpy(segment(np.asarray(image), scale=scale, sigma=sigma, min_size=min_size))
 
 
 def slic(
     image: Image.Image, path: Path | None = None, *, segments: int = 100, compactness: float = 10.0
 ) -> Tensor:  # fmt: skip
-    """Segments by SLIC (Achanta et al., 2012), through scikit-image."""
+    """Segments by SLIC (Achanta et al., 2012), through scikit-image. Labels [H, W]."""
     from skimage.segmentation import slic as segment
 
     labels = segment(np.asarray(image), n_segments=segments, compactness=compactness, start_label=0)
-    return masks_of(torch.from_numpy(np.asarray(labels)))
+    return torch.from_numpy(np.asarray(labels))
 
 
 @dataclass(frozen=True)
@@ -346,6 +378,11 @@ class SegmentAnything:
 
     def __post_init__(self) -> None:
         _mask_generation(self.checkpoint, self.device)
+
+    def made_by(self, path: Path) -> dict[str, Any]:
+        """What decides its masks: the settings, and the weights rather than the folder's name; not the device."""
+        weights = _weights(self.checkpoint, self.device)
+        return {**vars(self), "checkpoint": weights, "device": ""}
 
     def __call__(self, image: Image.Image, path: Path | None = None) -> Tensor:
         """Masks of an RGB image, [R, H, W]; none where nothing is found."""
@@ -421,18 +458,32 @@ def _mask_generation(checkpoint: str, device: str) -> Any:
         ) from error
 
 
+@functools.lru_cache(maxsize=1)
+def _weights(checkpoint: str, device: str) -> str:
+    return checksum(_mask_generation(checkpoint, device).model.state_dict(), "")
+
+
 @dataclass(frozen=True)
 class GivenMasks:
     """Masks that were made before: ``folder/PARENT/NAME.npy`` for an image ``.../PARENT/NAME.JPEG``.
 
-    A file holds a label image [H, W] of integers, or boolean masks [R, H, W].
+    A file holds a label image [H, W] of integers, or boolean masks [R, H, W], of the image as it stands upright
+    (:func:`companion.vision.reading.read`).
     """
 
     folder: str
 
+    def made_by(self, path: Path) -> dict[str, Any]:
+        """What decides the masks of the image at ``path``: what its file of masks holds."""
+        file = self._file(path)
+        return {"masks": reading.digest(file) if file.is_file() else ""}
+
+    def _file(self, path: Path) -> Path:
+        return Path(self.folder) / path.parent.name / f"{path.stem}.npy"
+
     def __call__(self, image: Image.Image, path: Path) -> Tensor:
-        """The masks of the image at ``path``; ``ValueError`` when there are none that fit."""
-        file = Path(self.folder) / path.parent.name / f"{path.stem}.npy"
+        """The labels or masks of the image at ``path``; ``ValueError`` when there are none that fit."""
+        file = self._file(path)
         try:
             array = np.load(file, allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -440,7 +491,7 @@ class GivenMasks:
         if array.shape[-2:] != (image.height, image.width):
             raise ValueError(f"{file} has shape {array.shape}, its image {(image.height, image.width)}")
         if array.ndim == 2 and np.issubdtype(array.dtype, np.integer):
-            return masks_of(torch.from_numpy(array.astype(np.int64)))
+            return torch.from_numpy(array.astype(np.int64))
         if array.ndim == 3 and array.dtype == bool:
             return torch.from_numpy(array)
         raise ValueError(f"{file} holds {array.dtype} {array.shape}: expected integers [H, W] or booleans [R, H, W]")
@@ -462,6 +513,22 @@ def tidy(mask: Tensor, least: int) -> Tensor:
     return torch.from_numpy(result)
 
 
+def made_by(segmenter: Segmenter, path: Path) -> str:
+    """What decides the segments of the image at ``path``, as JSON: the segmenter's name and its settings.
+
+    A function is known by its name and its arguments after the second (of ``functools.partial`` the given ones); a
+    segmenter that is an object may have a method ``made_by(path)``, whose dictionary stands for its settings.
+    """
+    if hasattr(segmenter, "made_by"):
+        name, settings = type(segmenter).__qualname__, segmenter.made_by(path)
+    else:
+        function = segmenter.func if isinstance(segmenter, partial) else segmenter
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        parameters = list(inspect.signature(segmenter).parameters.values())[2:]
+        settings = {one.name: repr(one.default) for one in parameters}
+    return canonical_json({"segmenter": name, **settings})
+
+
 def mean_pooled_copy(
     images: Images, folder: str | Path, segmenter: Segmenter = felzenszwalb, *, workers: int = 1
 ) -> Images:  # fmt: skip
@@ -470,29 +537,71 @@ def mean_pooled_copy(
     A copy that is there is not made again, so a run that was killed goes on; each is written
     in one piece. With several workers, every one of them loads the segmenter once.
 
+    Every copy has a note of what it was made from and how (:func:`copied_from`): one whose original has changed since
+    is made again.
+
     Returns
     -------
     Images
         The copies, in the order of ``images``.
+
+    Raises
+    ------
+    ValueError
+        When two images would have one copy, or there are copies by another segmenter, with other settings, or without
+        a note. Nothing is made by then.
     """
     folder = Path(folder)
     names = [images.classes[k] for k in images.labels.tolist()]
     targets = [folder / name / f"{path.stem}.png" for name, path in zip(names, images.paths, strict=True)]
     if len(set(targets)) < len(targets):
-        twice = next(target for k, target in enumerate(targets) if target in targets[:k])
+        twice = next(target for target, number in Counter(targets).items() if number > 1)
         raise ValueError(f"images: two of them would be written to {twice}")
-    jobs = [(path, target) for path, target in zip(images.paths, targets, strict=True) if not target.is_file()]
+    jobs = list(zip(images.paths, targets, strict=True))
+    for path, target in jobs:
+        if target.is_file() and (noted := note_of(target).get("by")) != made_by(segmenter, path):
+            raise ValueError(
+                f"folder = {str(folder)!r}: {target} was made otherwise: by {noted or 'nobody who says so'}, not by "
+                f"{made_by(segmenter, path)}. Name another folder, or take the old copies away"
+            )
     _map(partial(_pool, segmenter=segmenter), jobs, workers, "mean pooling")
-    return replace(images, paths=tuple(targets))
+    return replace(images, paths=tuple(targets), passed_over=())
 
 
 def _pool(job: tuple[Path, Path], segmenter: Segmenter) -> None:
     path, target = job
-    picture = read(path)
+    original = reading.digest(path)
+    if target.is_file() and copied_from(target) == original:
+        return
+    picture = reading.read(path)
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     pooled = mean_pool(pixels, segmenter(picture, path))
+    note = PngInfo()
+    note.add_text(NOTE, canonical_json({"by": made_by(segmenter, path), "reading": READING, "original": original}))
     with written_aside(target) as temporary:
-        Image.fromarray(pooled.permute(1, 2, 0).numpy()).save(temporary, format="PNG")
+        Image.fromarray(pooled.permute(1, 2, 0).numpy()).save(temporary, format="PNG", pnginfo=note)
+
+
+NOTE = "mean-pooled"
+"""Keyword of the text in a mean-pooled PNG that says what it was made from."""
+
+READING = 2
+"""Raised when the same file is read as another picture: copies and results made before are then no longer taken."""
+
+
+def copied_from(copy: Path) -> str:
+    """Checksum of the file that a mean-pooled copy was made from; "" where its note says none, or an older reading."""
+    note = note_of(copy)
+    return str(note.get("original", "")) if note.get("reading") == READING else ""
+
+
+def note_of(copy: Path) -> dict[str, Any]:
+    """What a mean-pooled copy says of itself; nothing if it was made by another program."""
+    try:
+        with Image.open(copy, formats=("PNG",)) as image:
+            return dict(json.loads(image.info.get(NOTE, "{}")))
+    except (OSError, ValueError, SyntaxError):
+        return {}
 
 
 # ---------------------------------------------------------------------------------------
@@ -511,12 +620,15 @@ class CueConflicts:
         [N], int64, numbers of ``classes``; they differ in every image.
     classes
         Names, in alphabetical order.
+    passed_over
+        As :attr:`Images.passed_over`.
     """
 
     paths: tuple[Path, ...]
     shape: Tensor
     texture: Tensor
     classes: tuple[str, ...]
+    passed_over: tuple[tuple[str, int], ...] = ()
 
 
 def cue_conflicts(root: str | Path, classes: Sequence[str] | None = None) -> CueConflicts:
@@ -532,13 +644,14 @@ def cue_conflicts(root: str | Path, classes: Sequence[str] | None = None) -> Cue
     Raises
     ------
     ValueError
-        For a name of another form, a class that is not known, or when no image is left.
+        For a name of another form, a class that is not known, a name that contradicts its folder, pictures that are
+        not read, or when no image is left.
     """
-    root = Path(root)
+    root, passed = Path(root), Counter[str]()
     names = tuple(sorted(sixteen_classes() if classes is None else classes))
     number = {name: k for k, name in enumerate(names)}
     kept = []
-    for path in _images_in(root):
+    for path in _images_in(root, passed):
         match = re.fullmatch(r"([A-Za-z_ ]+)\d+-([A-Za-z_ ]+)\d+", path.stem)
         if match is None:
             raise ValueError(f"{path}: expected a name such as airplane1-bicycle2.png, shape first")
@@ -546,9 +659,13 @@ def cue_conflicts(root: str | Path, classes: Sequence[str] | None = None) -> Cue
         if unknown:
             raise ValueError(f"{path}: class {unknown[0]!r} is none of {', '.join(names)}")
         shape, texture = (number[name] for name in match.groups())
+        if number.get(path.parent.name, shape) != shape:
+            raise ValueError(f"{path}: its name says {match[1]!r}, its folder {path.parent.name!r}")
         if shape != texture:
             kept.append((path, shape, texture))
+    _check_passed(passed, root)
     if not kept:
         raise ValueError(f"root = {str(root)!r}: found no cue-conflict image there")
     paths, shapes, textures = zip(*kept, strict=True)
-    return CueConflicts(tuple(paths), torch.tensor(shapes), torch.tensor(textures), names)
+    others = tuple(sorted(passed.items()))
+    return CueConflicts(tuple(paths), torch.tensor(shapes), torch.tensor(textures), names, others)

@@ -8,14 +8,14 @@ spec: :func:`scenes` or :func:`photographs` makes it, :func:`pictures` gives the
 from __future__ import annotations
 
 import base64
-import contextlib
 import functools
 import hashlib
 import io
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from companion.vision import imagenet
+from companion.vision import imagenet, reading
 from companion.vision import scenes as vision
+from companion.vision.classifiers import IMAGENET, Normalisation
 from sicore.files import canonical_json
 from sicore.seeding import generator
 
@@ -39,8 +40,6 @@ KINDS = ("ordinary", "mean_pooled", "silhouette", "conflict")
 
 PAIRS = (0, 3, 7, 12)
 """Pretraining class 16 i + k shows shape k with texture k + PAIRS[i] (modulo 16), every shape with four textures."""
-
-_MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which pretrained models expect
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,9 @@ def pair(label: Tensor) -> tuple[Tensor, Tensor]:
     return shape, (shape + torch.tensor(PAIRS)[label // vision.CLASSES]) % vision.CLASSES
 
 
-def normalised(pictures: Tensor) -> Tensor:
-    """uint8 [..., 3, H, W] as floats, standardised by ImageNet's mean and deviation."""
-    mean, spread = (torch.tensor(x, device=pictures.device).view(3, 1, 1) for x in (_MEAN, _SPREAD))
+def normalised(pictures: Tensor, by: Normalisation = IMAGENET) -> Tensor:
+    """uint8 [..., 3, H, W] as floats, standardised by a mean and a spread of the channels: ImageNet's by default."""
+    mean, spread = (torch.tensor(x, device=pictures.device).view(3, 1, 1) for x in by)
     return (pictures / 255 - mean) / spread
 
 
@@ -152,47 +151,125 @@ def photographs(
         One folder a class; left out if empty.
     skip
         Text file with ordinary pictures to leave out, one path a line: those that cannot be read
-        (see :func:`companion.vision.imagenet.drop_unreadable`).
+        (see :func:`companion.vision.imagenet.drop_unreadable`). A path is absolute, or relative to the working folder,
+        to this file's folder, or to ``ordinary``; however it is spelled, it has to name a picture.
     size
-        Side of a picture: the shorter side is resized to 8 / 7 of it, then it is cropped (paper: 256 and 224).
+        Side of a picture: the shorter side is resized to 8 / 7 of it, smaller ones too, then it is cropped (paper: 256
+        and 224).
     evaluation
         Pictures of every class for validation, and as many for the test.
 
     Returns
     -------
     dict
-        These, and ``contents``, a checksum of what the folders hold (:func:`contents`).
+        These, and ``contents``, a checksum of the pictures (:func:`contents`): other pictures are other data.
+
+    Warns
+    -----
+    UserWarning
+        Of files that were passed over, with their number and endings, and of pictures that are there twice.
 
     Raises
     ------
     ValueError
-        When a folder, a class or an original is missing. Nothing is computed by then.
+        When a folder, a class or an original is missing, there are pictures that are not read, a line of ``skip`` names
+        none, or a mean-pooled copy was made from another picture than is there now. Nothing is computed by then.
     """
     data = {
         "ordinary": str(ordinary), "mean_pooled": str(mean_pooled), "conflict": str(conflict),
         "silhouette": str(silhouette), "skip": str(skip), "size": size, "evaluation": evaluation,
     }  # fmt: skip
-    data["contents"] = contents([folder for folder in (ordinary, mean_pooled, conflict, silhouette, skip) if folder])
+    if missing := [name for name in ("ordinary", "mean_pooled", "conflict") if not data[name]]:
+        raise ValueError(f"{missing[0]} = '': expected a folder of pictures")
+    found = _list_folders(data)
+    data["contents"] = contents(found)
+    for text in _odd(found):
+        warnings.warn(text, stacklevel=2)
     for role in roles({**data, "seed": 0}):
         pictures({**data, "seed": 0}, role)
     return data
 
 
-def contents(places: Sequence[str | Path]) -> str:
-    """A checksum over picture folders and files, so that other pictures under the same names are other data.
+@dataclass(frozen=True)
+class Found:
+    """What the folders of a data spec hold.
 
-    It takes the name and the length of every file, and its first 4,096 bytes: all of a small one, and as much of
-    a photograph as tells it from another in practice, without reading them whole.
+    Attributes
+    ----------
+    ordinary, mean_pooled, conflict, silhouette
+        Files and classes; ``ordinary`` without those that the skip file names.
+    places
+        The four folders.
     """
+
+    ordinary: imagenet.Images
+    mean_pooled: imagenet.Images
+    conflict: imagenet.CueConflicts
+    silhouette: imagenet.Images | None
+    places: tuple[str, ...]
+
+    def sets(self) -> list[tuple[str, imagenet.Images | imagenet.CueConflicts]]:
+        """Kind and pictures, without what is not there."""
+        every = (self.ordinary, self.mean_pooled, self.silhouette, self.conflict)
+        return [(kind, one) for kind, one in zip(KINDS, every, strict=True) if one is not None]
+
+
+def contents(found: Found) -> str:
+    """A checksum over pictures, so that other pictures under the same names are other data.
+
+    The first half is of their names, classes and lengths, which a later stage compares with what is there. The second
+    is of all their bytes: every file is read once in a process, and again only when its length or times have changed.
+    """
+    return _listing(found) + _hash(line for _, some in found.sets() for line in reading.digests(some.paths))
+
+
+def _listing(found: Found) -> str:
+    lines = [f"reading {imagenet.READING}"]
+    for (kind, some), place in zip(found.sets(), filter(None, found.places), strict=True):
+        labels = some.shape if isinstance(some, imagenet.CueConflicts) else some.labels
+        lines += [kind, *some.classes]
+        for path, label in zip(some.paths, labels.tolist(), strict=True):
+            lines.append(f"{label} {path.stat().st_size} {os.fspath(path.relative_to(place))}")
+    return _hash(lines)
+
+
+def _hash(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
-    for place in map(Path, places):
-        files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
-        for path in files:
-            with contextlib.suppress(OSError), path.open("rb") as file:  # who reads it next says what is wrong
-                begin, size = file.read(4096), os.fstat(file.fileno()).st_size
-                digest.update(f"|{path.relative_to(place)}|{size}|".encode() + begin)
-        digest.update(b"||")
+    for line in lines:
+        digest.update(os.fsencode(line) + b"\n")
     return digest.hexdigest()[:16]
+
+
+def _odd(found: Found) -> list[str]:
+    """What a reader should know of the pictures. ``ValueError`` for copies that are not of their originals."""
+    said = []
+    for kind, some in found.sets():
+        if any(what != reading.HIDDEN for what, _ in some.passed_over):
+            said.append(f"{kind}: passed over {reading.counted(some.passed_over)}")
+    own, copies = found.ordinary, found.mean_pooled
+    sums = reading.digests(own.paths)
+    first: dict[str, Path] = {}
+    twice = [
+        (path, first[one]) for path, one in zip(own.paths, sums, strict=True) if first.setdefault(one, path) != path
+    ]
+    if twice:
+        said.append(
+            f"ordinary: {len(twice)} pictures are there twice, {twice[0][0]} as {twice[0][1]}, so one may be trained "
+            "on and the other asked for; the skip file can leave them out"
+        )
+    originals: dict[tuple[int, str], list[str]] = {}
+    for path, label, one in zip(own.paths, own.labels.tolist(), sums, strict=True):
+        originals.setdefault((label, path.stem), []).append(one)
+    for path, label in zip(copies.paths, copies.labels.tolist(), strict=True):
+        candidates = originals.get((label, path.stem), [])
+        if len(candidates) > 1:
+            raise ValueError(f"mean_pooled: {path} has {len(candidates)} originals of its name; give them other names")
+        if candidates and (noted := imagenet.note_of(path)) and imagenet.copied_from(path) != candidates[0]:
+            raise ValueError(
+                f"mean_pooled: {path} was made from another picture than its original is now, or one that was read in "
+                f"another way ({noted['original'][:8]} ...). Run mean_pooled_copy again"
+            )
+    return said
 
 
 def roles(data: dict[str, Any]) -> tuple[str, ...]:
@@ -268,20 +345,18 @@ def _in_memory(
 
 
 def _filed(data: dict[str, Any], role: str) -> Pictures:
-    size = data["size"]
+    size, found = data["size"], _found(data)
     part, _, kind = role.partition("_")
     if kind == "silhouette":
-        found = imagenet.class_folders(data["silhouette"])
-        _same_classes(found.classes, data, "silhouette")
-        return _read_on_demand(found.paths, found.labels, found.classes, size)
+        assert found.silhouette is not None
+        return _read_on_demand(found.silhouette.paths, found.silhouette.labels, found.silhouette.classes, size)
     if kind == "conflict":
-        conflicts = imagenet.cue_conflicts(data["conflict"], _classes(data))
+        conflicts = found.conflict
         return _read_on_demand(conflicts.paths, conflicts.shape, conflicts.classes, size, conflicts.texture)
     training, validation, test = _split_of(data)
     own = {"training": training, "discovery": training, "validation": validation, "test": test}[part]
     if kind == "mean_pooled" or part == "discovery":
-        pooled = imagenet.class_folders(data["mean_pooled"])
-        _same_classes(pooled.classes, data, "mean_pooled")
+        pooled = found.mean_pooled
         # A mean-pooled picture belongs where its original is, so that no evaluation picture is trained on.
         originals = {(label, path.stem) for path, label in zip(own.paths, own.labels.tolist(), strict=True)}
         kept = [
@@ -293,39 +368,65 @@ def _filed(data: dict[str, Any], role: str) -> Pictures:
     return _read_on_demand(own.paths, own.labels, own.classes, size)
 
 
-def _same_classes(classes: tuple[str, ...], data: dict[str, Any], name: str) -> None:
-    expected = _classes(data)
-    if classes != expected:
+def _list_folders(data: Mapping[str, Any]) -> Found:
+    """The files of a data spec, as the folders have them now."""
+    ordinary = _ordinary(data["ordinary"])
+    classes = ordinary.classes
+    if skip := data["skip"]:
+        ordinary = ordinary[~_skipped(Path(skip), ordinary.paths, Path(data["ordinary"]))]
+    others = {name: imagenet.class_folders(data[name]) for name in ("mean_pooled", "silhouette") if data[name]}
+    for name, one in others.items():
+        if one.classes != classes:
+            raise ValueError(
+                f"{name} = {data[name]!r} has the classes {', '.join(one.classes)}; expected {', '.join(classes)}"
+            )
+    conflict = imagenet.cue_conflicts(data["conflict"], classes)
+    places = tuple(data[name] for name in KINDS)
+    return Found(ordinary, others["mean_pooled"], conflict, others.get("silhouette"), places)
+
+
+def _ordinary(folder: str) -> imagenet.Images:
+    try:
+        return imagenet.imagenet(folder)
+    except ValueError as no_imagenet:
+        inside = {place.name for place in Path(folder).iterdir() if place.is_dir()} if Path(folder).is_dir() else set()
+        if inside and inside <= {"train", "val", "test", "ILSVRC"}:  # parts, not classes
+            raise ValueError(f"ordinary = {folder!r}: {no_imagenet}") from no_imagenet
+        try:
+            return imagenet.class_folders(folder)
+        except ValueError as error:
+            raise ValueError(f"ordinary = {folder!r}: {no_imagenet}; and {error}") from error
+
+
+def _skipped(skip: Path, paths: Sequence[Path], root: Path) -> Tensor:
+    if not skip.is_file():
+        raise ValueError(f"skip = {str(skip)!r}: expected a text file with one path a line")
+    try:
+        return torch.tensor(reading.named(reading.read_paths(skip), paths, (Path(), skip.parent, root), root))
+    except ValueError as error:
+        raise ValueError(f"skip = {str(skip)!r}: {error}") from error
+
+
+def _found(data: Mapping[str, Any]) -> Found:
+    """The files of a data spec; ``ValueError`` when the folders no longer hold what they held when it was made."""
+    return _found_once(canonical_json({name: data[name] for name in (*KINDS, "skip", "contents")}))
+
+
+@functools.lru_cache(maxsize=4)
+def _found_once(text: str) -> Found:
+    data = json.loads(text)
+    found = _list_folders(data)
+    if not data["contents"].startswith(_listing(found)):
         raise ValueError(
-            f"{name} = {data[name]!r} has the classes {', '.join(classes)}; expected {', '.join(expected)}"
+            f"ordinary = {data['ordinary']!r} or another folder of pictures holds other files now than when this data "
+            "spec was made of it (contents). Run again"
         )
-
-
-def _classes(data: dict[str, Any]) -> tuple[str, ...]:
-    return _split_of({**data, "seed": 0})[0].classes
+    return found
 
 
 def _split_of(data: dict[str, Any]) -> tuple[imagenet.Images, imagenet.Images, imagenet.Images]:
     """Training, validation and test pictures."""
-    return _split(*(data[name] for name in ("ordinary", "skip", "evaluation", "seed", "contents")))
-
-
-@functools.lru_cache(maxsize=4)
-def _split(
-    folder: str, skip: str, evaluation: int, seed: int, contents: str
-) -> tuple[imagenet.Images, imagenet.Images, imagenet.Images]:  # fmt: skip
-    try:
-        found = imagenet.imagenet(folder)
-    except ValueError as no_imagenet:
-        try:
-            found = imagenet.class_folders(folder)
-        except ValueError as error:
-            raise ValueError(f"ordinary = {folder!r}: {no_imagenet}; and {error}") from error
-    if skip:
-        if not Path(skip).is_file():
-            raise ValueError(f"skip = {skip!r}: expected a text file with one path a line")
-        left_out = {Path(line) for line in Path(skip).read_text(encoding="utf-8").splitlines() if line}
-        found = found[torch.tensor([path not in left_out for path in found.paths])]
+    found, evaluation, seed = _found(data).ordinary, data["evaluation"], data["seed"]
     rest, test = imagenet.split(found, evaluation, generator(seed, "split", "test"))
     training, validation = imagenet.split(rest, evaluation, generator(seed, "split", "validation"))
     return training, validation, test
@@ -339,7 +440,7 @@ def _read_on_demand(
     def take(numbers: Tensor, places: Tensor | None) -> Tensor:
         def one(row: int) -> Tensor:
             place = None if places is None else places[row].tolist()
-            return _cropped(imagenet.read(paths[int(numbers[row])]), size, place)
+            return _cropped(reading.read(paths[int(numbers[row])]), size, place)
 
         return torch.stack(list(pool.map(one, range(len(numbers)))))
 

@@ -475,7 +475,7 @@ def _medians() -> Tensor:
 # Mean pooling with regions that overlap, as a segmenter gives them
 
 
-def mean_pool(image: Tensor, masks: Tensor) -> Tensor:
+def mean_pool(image: Tensor, regions: Tensor) -> Tensor:
     """Every region of an image in its own mean colour, small regions on top of large ones.
 
     A region's mean is taken over the whole region in the original image, also where a
@@ -485,9 +485,11 @@ def mean_pool(image: Tensor, masks: Tensor) -> Tensor:
     ----------
     image
         [C, H, W], uint8.
-    masks
-        [R, H, W], boolean, in any order; they may overlap. Of two regions of one size the later one
-        is on top. Empty regions count for nothing.
+    regions
+        A label image [H, W] of integers, one value a region; or masks [R, H, W], boolean, in any order, which may
+        overlap. Of two regions of one size the later one is on top. Empty regions count for nothing.
+        The memory that is needed grows with the pixels of what is given: labels take as much for 2,000 regions as
+        for 2.
 
     Returns
     -------
@@ -500,13 +502,36 @@ def mean_pool(image: Tensor, masks: Tensor) -> Tensor:
     >>> masks = torch.tensor([[[True, True, True, False]], [[False, True, False, False]]])
     >>> mean_pool(image, masks).tolist()
     [[[10, 10, 10, 90]]]
+    >>> mean_pool(image, torch.tensor([[7, 7, 2, 2]])).tolist()
+    [[[5, 5, 55, 55]]]
     """
     if image.dim() != 3 or image.dtype != torch.uint8:
         raise ValueError(f"image is {image.dtype} {tuple(image.shape)}: expected uint8 [C, H, W]")
-    if masks.dtype != torch.bool or masks.shape[1:] != image.shape[1:]:
+    labelled = regions.dim() == 2 and not (regions.dtype == torch.bool or regions.is_floating_point())
+    if regions.shape[-2:] != image.shape[1:] or not (labelled or (regions.dim() == 3 and regions.dtype == torch.bool)):
+        H, W = image.shape[1:]
         raise ValueError(
-            f"masks is {masks.dtype} {tuple(masks.shape)}: expected boolean [R, {image.shape[1]}, {image.shape[2]}]"
+            f"regions is {regions.dtype} {tuple(regions.shape)}: expected labels, integers [{H}, {W}], or masks, "
+            f"boolean [R, {H}, {W}]"
         )
+    return _pool_labels(image, regions) if labelled else _pool_masks(image, regions)
+
+
+def _pool_labels(image: Tensor, labels: Tensor) -> Tensor:
+    index = labels.numpy().astype(np.int64).ravel()
+    index -= index.min()
+    if index.max() >= index.size:  # far apart
+        index = np.unique(index, return_inverse=True)[1].ravel()
+    counts = np.bincount(index).clip(min=1)
+    pooled = torch.empty_like(image)
+    for channel, own in zip(image, pooled, strict=True):
+        # Sums in float64 are exact.
+        means = np.bincount(index, weights=channel.numpy().ravel()) / counts
+        own.copy_(torch.from_numpy(np.rint(means).astype(np.uint8)[index]).view(own.shape))
+    return pooled
+
+
+def _pool_masks(image: Tensor, masks: Tensor) -> Tensor:
     C, H, W = image.shape
     covers = masks.flatten(1).numpy()  # [R, H * W]
     pixels = torch.cat([image.flatten(1).float(), torch.ones(1, H * W)])  # [C + 1, H * W], ones to count

@@ -37,6 +37,9 @@ class Base:
         ``{"resnet": settings}`` or ``{"vit": settings}``, settings of :func:`companion.vision.classifiers.resnet` and
         :func:`companion.vision.classifiers.vit`; or ``{"pretrained": settings}``, of
         :func:`companion.vision.classifiers.pretrained`, or ``{"untrained": settings}`` for its architecture alone.
+        Beside these ``bytes``, a checksum of the model, and where it wants another one than ImageNet's
+        ``normalisation``, of :func:`companion.vision.classifiers.normalisation`:
+        :func:`companion.vision.stages.base_models` finds both.
     steps
         0: as it is, untrained (``resnet``, ``vit``, ``untrained``) or pretrained.
     code
@@ -96,6 +99,12 @@ class Base:
     def outputs(self) -> int:
         """Classes of the base, before it has a new head."""
         return len(pictures(self.data, self.first_role).classes)
+
+    @property
+    def normalisation(self) -> classifiers.Normalisation:
+        """Mean and spread by which its pictures are standardised."""
+        mean, spread = self.model.get("normalisation", classifiers.IMAGENET)
+        return tuple(mean), tuple(spread)
 
     def build(self, seed: int = 0) -> nn.Module:
         """The architecture, newly initialised."""
@@ -252,5 +261,5 @@ def build(model: Mapping[str, Any], classes: int, seed: int = 0) -> nn.Module:
 
 
 def masked(model: nn.Module) -> tuple[str, ...]:
-    """Names of the parameters of a classifier that a search masks."""
+    """Names of the parameters of a classifier that a search masks: all kernels but the head's."""
     return maskable(model, exclude=f"{classifiers.head(model)}.*")

@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import hashlib
 import json
 import math
 import time
@@ -46,7 +45,7 @@ from companion.vision.pictures import Batches, Pictures, normalised, pair, pictu
 from companion.vision.specs import Base, Head, Row, Search, build, masked
 from companion.vision.starts import CONDITIONS, Condition
 from sicore.discovery import discover
-from sicore.files import canonical_json
+from sicore.files import canonical_json, checksum
 from sicore.masking import Params, parameter_groups
 from sicore.seeding import derive, generator
 from sicore.stacks import looped, stack, state_of, unstack, vmapped
@@ -96,14 +95,23 @@ def base_models(
         Of :func:`companion.vision.pictures.scenes` or :func:`companion.vision.pictures.photographs`.
     model, settings
         Of :class:`companion.vision.specs.Base`.
+
+    Raises
+    ------
+    ValueError
+        For a setting out of range, or a model that does not do (:func:`companion.vision.classifiers.check`): no
+        pictures of this size, several heads. Nothing is trained by then.
     """
     device = machine.device.split(":")[0]
     specs = [Base(data={**data, "seed": seed}, model=model, **settings, device=device) for seed in seeds]
-    if specs and "pretrained" in model:
-        model = {**model, "bytes": _checksum(state_of(classifiers.pretrained(**model["pretrained"])))}
+    if specs and (kind := next((kind for kind in ("pretrained", "untrained") if kind in model), "")):
+        model = {**model, "bytes": _checksum(model)}
+        found = classifiers.normalisation(model[kind]["source"])
+        if found != classifiers.IMAGENET:
+            model["normalisation"] = [list(numbers) for numbers in found]
         specs = [dataclasses.replace(spec, model=model) for spec in specs]
     for spec in specs[:1]:
-        spec.build()
+        classifiers.check(spec.build(), spec.data["size"])
     return _made("vision_base", specs, machine, _train_base)
 
 
@@ -288,7 +296,9 @@ def _train_base(specs: list[Spec], machine: Machine, progress: Any) -> None:
     if "pretrained" in spec.model:
         model = classifiers.pretrained(**spec.model["pretrained"])
     elif not spec.steps:
-        model = _calibrated(model, pictures(spec.data, spec.first_role))
+        model = _calibrated(model, pictures(spec.data, spec.first_role), spec.normalisation)
+    if "bytes" in spec.model and _checksum(spec.model) != spec.model["bytes"]:
+        raise ValueError(f"model = {spec.model}: its files have changed since the run began. Run again")
     params: Params = state_of(model)
     meta: dict[str, Any] = {"history": []}
     if spec.steps:
@@ -421,7 +431,7 @@ class Call:
 
     def __init__(self, model: nn.Module, base: Base, machine: Machine) -> None:
         self.device, self.dtype = check_device(machine.device), DTYPES[base.dtype]
-        self.model = model.to(self.device).eval()
+        self.model, self.normalisation = model.to(self.device).eval(), base.normalisation
 
     def losses(self, *, training: bool) -> Any:
         """As :func:`sicore.stacks.looped`; ``training`` moves the running statistics, otherwise they are used."""
@@ -436,7 +446,7 @@ class Call:
         return looped(copy.deepcopy(self.model).train(training), loss)
 
     def _scores(self, call: Callable[..., Any], images: Tensor) -> Tensor:
-        x = normalised(images).contiguous(memory_format=torch.channels_last)
+        x = normalised(images, self.normalisation).contiguous(memory_format=torch.channels_last)
         # Without the cache: it would hold the casts of weights that the next call replaces.
         with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32, cache_enabled=False):
             return classifiers.scores(call, x).float()
@@ -530,25 +540,33 @@ def _subnetwork(spec: Search, machine: Machine) -> Subnetwork:
 
 
 def groups_of(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """What a classifier holds beside its maskable weights: the groups of :data:`companion.vision.starts.INHERITED`."""
+    """What a classifier holds beside its maskable weights: the groups of :data:`companion.vision.starts.INHERITED`.
+
+    Embeddings (CLIP's of positions) and what a layer holds that is of no known kind (Swin's table of relative
+    positions) are no kernels, and stand among the tokens.
+    """
     prefix = classifiers.head(model)
     own = set(state_of(model))
     groups = {
         kind: tuple(name for name in names if name in own and not name.startswith(f"{prefix}."))
         for kind, names in parameter_groups(model).items()
     }
-    return groups | {"head": tuple(name for name in own if name.startswith(f"{prefix}."))}
+    others = (*groups.pop("embeddings"), *groups.pop("others"))
+    return groups | {
+        "tokens": (*groups["tokens"], *others),
+        "head": tuple(name for name in own if name.startswith(f"{prefix}.")),
+    }
 
 
 @torch.no_grad()
-def _calibrated(model: nn.Module, seen: Pictures) -> nn.Module:
+def _calibrated(model: nn.Module, seen: Pictures, normalisation: classifiers.Normalisation) -> nn.Module:
     """The model with the running statistics of the first thousand pictures."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = None  # the mean over all batches
     model.train()
     for rows in torch.arange(min(len(seen), 1024)).split(64):
-        model(normalised(seen.take(rows, None)))
+        model(normalised(seen.take(rows, None), normalisation))
     return model
 
 
@@ -595,8 +613,8 @@ def forward_operations(model: str, size: int) -> int:
     return int(counter.get_total_flops())
 
 
-def _checksum(params: Params) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(params):
-        digest.update(name.encode() + params[name].contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+def _checksum(model: Mapping[str, Any]) -> str:
+    """Of a model that is on this machine: its weights, or its first untrained ones, and its settings."""
+    pretrained = "pretrained" in model
+    built = classifiers.pretrained(**model["pretrained"]) if pretrained else build(model, 0)
+    return checksum(state_of(built), classifiers.settings_of(built))[:16]

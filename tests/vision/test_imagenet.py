@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from companion.vision import imagenet as im
+from companion.vision import reading
 from companion.vision.scenes import mean_pool
 from sicore.seeding import generator
 
@@ -130,6 +131,45 @@ def test_folders_that_cannot_be_used(local, tmp_path):
         im.class_lists(local / "train", local)
 
 
+def test_a_folder_of_the_system_is_no_class_and_what_is_passed_over_is_said(tmp_path):
+    for name in ("cat/1.png", "cat/2.tif", "dog/1.JPE", "dog/._1.png", "dog/.ipynb_checkpoints/1-checkpoint.png"):
+        put(tmp_path / name)
+    for name in (".ipynb_checkpoints/1.png", "__MACOSX/1.png", "stray.png"):
+        put(tmp_path / name)
+    (tmp_path / "cat" / "notes.txt").write_text("x")
+    images = im.class_folders(tmp_path)
+    assert images.counts() == {"cat": 2, "dog": 1}
+    assert dict(images.passed_over) == {"outside of the class folders": 1, ".txt": 1, reading.HIDDEN: 4}
+    assert images.about() == (
+        "3 pictures in 2 classes (cat 2, dog 1); passed over: 4 hidden or of the system, 1 .txt, "
+        "1 outside of the class folders"
+    )
+    put(tmp_path / "cat" / "3.heic")
+    put(tmp_path / "dog" / "4.HEIC")
+    with pytest.raises(ValueError, match=r"2 \.heic are pictures that are not read; convert them"):
+        im.class_folders(tmp_path)
+
+
+@pytest.mark.parametrize("other", ["Cat", "CAT"])
+def test_classes_that_differ_in_case_only_are_refused(tmp_path, other):
+    put(tmp_path / "cat" / "1.png")
+    put(tmp_path / other / "1.png")
+    if len(list(tmp_path.iterdir())) == 1:
+        pytest.skip("a file system that knows no case")
+    with pytest.raises(ValueError, match=f"the classes '{other}' and 'cat' have one name"):
+        im.class_folders(tmp_path)
+
+
+def test_a_list_that_names_a_file_in_two_spellings_is_refused(local, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "one.txt").write_bytes(b"n01/n01_2.JPEG\r\n")
+    (lists / "two.txt").write_bytes(b"./n01/../n01/n01_2.JPEG\r\n")
+    (lists / "._two.txt").write_bytes(b"\0\1")
+    with pytest.raises(ValueError, match="stands in the list of 'one' too"):
+        im.class_lists(lists, local / "train")
+
+
 def test_a_split_shares_no_image_and_is_even_over_classes(local):
     images = im.imagenet(local, groups=GROUPS)
     training, evaluation = im.split(images, 2, generator(0))
@@ -148,31 +188,6 @@ def test_a_split_shares_no_image_and_is_even_over_classes(local):
 
 # ---------------------------------------------------------------------------------------
 # Odd files
-
-
-@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB", "RGBA", "P", "1", "I;16"])
-def test_every_kind_of_image_is_read_as_rgb(tmp_path, mode):
-    path = tmp_path / "x.JPEG"
-    if mode == "I;16":
-        Image.fromarray(np.full((4, 5), 300, dtype=np.uint16)).save(path, format="PNG")
-    else:
-        image = picture(0, (5, 4)).convert(mode)
-        image.save(path, format="JPEG" if mode in ("L", "CMYK", "RGB") else "PNG")  # a PNG named JPEG, too
-    found = im.read(path)
-    assert (found.mode, found.size) == ("RGB", (5, 4))
-
-
-def test_an_unreadable_file_is_named(tmp_path):
-    path = tmp_path / "x.JPEG"
-    for content in (b"", b"no image", picture_bytes(tmp_path)[:40]):
-        path.write_bytes(content)
-        with pytest.raises(OSError, match=r"x\.JPEG cannot be read as an image"):
-            im.read(path)
-
-
-def picture_bytes(folder: Path) -> bytes:
-    picture().save(folder / "good.JPEG", format="JPEG")
-    return (folder / "good.JPEG").read_bytes()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -195,32 +210,23 @@ def test_unreadable_files_are_left_out_up_to_a_share(local, workers):
 # Segmenters
 
 
-def test_masks_of_a_label_image_cover_it_once():
-    labels = torch.randint(-2, 3, (7, 9), generator=generator(0)) * 10
-    masks = im.masks_of(labels)
-    assert masks.shape == (5, 7, 9)
-    assert (masks.sum(0) == 1).all()
-    for value, mask in zip(sorted(labels.unique().tolist()), masks, strict=True):
-        assert torch.equal(mask, labels == value)
-
-
 @pytest.mark.parametrize("segmenter", [im.felzenszwalb, im.slic])
 def test_segmenters_find_two_halves(segmenter):
     pixels = np.zeros((40, 60, 3), dtype=np.uint8)
     pixels[:, 30:] = (200, 100, 0)
-    masks = segmenter(Image.fromarray(pixels), **({"segments": 2} if segmenter is im.slic else {}))
-    assert masks.dtype == torch.bool
-    assert (masks.sum(0) == 1).all()
-    assert len(masks) == 2
-    assert {float(mask[:, :30].float().mean()) for mask in masks} == {0.0, 1.0}
+    labels = segmenter(Image.fromarray(pixels), **({"segments": 2} if segmenter is im.slic else {}))
+    assert labels.shape == (40, 60), "labels, whose memory does not grow with the regions"
+    left, right = labels[:, :30].unique().tolist(), labels[:, 30:].unique().tolist()
+    assert len(left) == len(right) == 1
+    assert left != right
     assert torch.equal(
-        mean_pool(torch.from_numpy(pixels).permute(2, 0, 1), masks).permute(1, 2, 0), torch.from_numpy(pixels)
+        mean_pool(torch.from_numpy(pixels).permute(2, 0, 1), labels).permute(1, 2, 0), torch.from_numpy(pixels)
     )
 
 
 @pytest.mark.parametrize("segmenter", [im.felzenszwalb, im.slic])
 def test_segmenters_take_an_image_of_one_pixel(segmenter):
-    assert segmenter(picture(0, (1, 1))).tolist() == [[[True]]]
+    assert segmenter(picture(0, (1, 1))).shape == (1, 1)
 
 
 def test_tidying_by_hand():
@@ -239,7 +245,7 @@ def test_given_masks(tmp_path):
     (tmp_path / "n01").mkdir()
     labels = np.arange(20).reshape(4, 5) // 7
     np.save(tmp_path / "n01" / "p.npy", labels)
-    assert torch.equal(segmenter(image, path), im.masks_of(torch.from_numpy(labels)))
+    assert torch.equal(segmenter(image, path), torch.from_numpy(labels))
     overlapping = np.stack([labels > 0, labels < 2])
     np.save(tmp_path / "n01" / "p.npy", overlapping)
     assert torch.equal(segmenter(image, path), torch.from_numpy(overlapping))
@@ -359,8 +365,8 @@ def test_mean_pooled_copies(local, tmp_path, workers):
     assert copies.labels.equal(images.labels)
     assert im.class_folders(tmp_path / "pooled").paths == copies.paths
     for source, copy in zip(images.paths, copies.paths, strict=True):
-        pixels = torch.from_numpy(np.array(im.read(source))).permute(2, 0, 1)
-        expected = mean_pool(pixels, segmenter(im.read(source)))
+        pixels = torch.from_numpy(np.array(reading.read(source))).permute(2, 0, 1)
+        expected = mean_pool(pixels, segmenter(reading.read(source)))
         assert torch.equal(torch.from_numpy(np.array(Image.open(copy))).permute(2, 0, 1), expected)
 
 
@@ -380,6 +386,67 @@ def test_copies_that_are_there_are_not_made_again(local, tmp_path):
     assert len(calls) == len(images) + 1
     im.mean_pooled_copy(images, tmp_path / "pooled", once)
     assert len(calls) == len(images) + 1
+
+
+def halves(image: Image.Image, path: Path, *, at: float = 0.5) -> torch.Tensor:
+    return (torch.arange(image.width) >= at * image.width).long().expand(image.height, -1)
+
+
+def test_a_copy_is_not_taken_for_another_segmenters(local, tmp_path):
+    images, folder = im.imagenet(local, groups=GROUPS), tmp_path / "pooled"
+    im.mean_pooled_copy(images, folder, halves)
+    before = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    for other in (partial(halves, at=0.3), im.slic, im.GivenMasks(str(tmp_path))):
+        with pytest.raises(ValueError, match=r"was made otherwise: by .*halves.*Name another folder"):
+            im.mean_pooled_copy(images, folder, other)
+    im.mean_pooled_copy(images, folder, partial(halves, at=0.5))
+    assert before == {path: path.read_bytes() for path in folder.rglob("*.png")}
+    target = next(iter(before))
+    Image.open(target).save(target)  # by another program, without a note
+    with pytest.raises(ValueError, match="by nobody who says so"):
+        im.mean_pooled_copy(images, folder, halves)
+
+
+def test_a_copy_of_an_original_that_has_changed_is_made_again_and_no_other(local, tmp_path):
+    images, folder = im.imagenet(local, groups=GROUPS), tmp_path / "pooled"
+    copies = im.mean_pooled_copy(images, folder, halves)
+    before = [path.read_bytes() for path in copies.paths]
+    put(images.paths[4], 99)
+    im.mean_pooled_copy(images, folder, halves)
+    assert [k for k, path in enumerate(copies.paths) if path.read_bytes() != before[k]] == [4]
+    assert im.copied_from(copies.paths[4]) == reading.digest(images.paths[4])
+
+
+def test_given_masks_that_have_changed_are_another_segmenters(local, tmp_path):
+    images = im.imagenet(local, groups=GROUPS)
+    for path in images.paths:
+        file = tmp_path / "masks" / path.parent.name / f"{path.stem}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, np.zeros((18, 24), dtype=int))
+    given = im.GivenMasks(str(tmp_path / "masks"))
+    im.mean_pooled_copy(images, tmp_path / "pooled", given)
+    im.mean_pooled_copy(images, tmp_path / "pooled", given)
+    np.save(file, np.eye(18, 24, dtype=int))
+    with pytest.raises(ValueError, match="was made otherwise"):
+        im.mean_pooled_copy(images, tmp_path / "pooled", given)
+
+
+def test_segment_anything_is_known_by_its_weights_and_not_by_its_folder(sam, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(sam, tmp_path / "same")
+    shutil.copytree(sam, tmp_path / "other")
+    file = tmp_path / "other" / "model.safetensors"
+    tensors = load_file(file)
+    next(iter(tensors.values())).add_(1)
+    save_file(tensors, file, metadata={"format": "pt"})
+    first, same, other = (
+        im.made_by(im.SegmentAnything(str(x)), Path("x")) for x in (sam, *map(tmp_path.joinpath, ("same", "other")))
+    )
+    assert first == same != other
+    assert first != im.made_by(im.SegmentAnything(str(sam), least=7), Path("x"))
 
 
 def test_two_images_of_one_name_are_refused(tmp_path):
@@ -404,7 +471,10 @@ def test_cue_conflicts_without_the_images_that_are_none(tmp_path):
     put(tmp_path / "cat" / "cat1-fish2.png")
     with pytest.raises(ValueError, match="class 'fish' is none of airplane"):
         im.cue_conflicts(tmp_path)
-    (tmp_path / "cat" / "cat1-fish2.png").rename(tmp_path / "cat" / "odd.png")
+    (tmp_path / "cat" / "cat1-fish2.png").rename(tmp_path / "cat" / "dog1-cat2.png")
+    with pytest.raises(ValueError, match="its name says 'dog', its folder 'cat'"):
+        im.cue_conflicts(tmp_path)
+    (tmp_path / "cat" / "dog1-cat2.png").rename(tmp_path / "cat" / "odd.png")
     with pytest.raises(ValueError, match=r"expected a name such as airplane1-bicycle2\.png"):
         im.cue_conflicts(tmp_path)
     with pytest.raises(ValueError, match="found no cue-conflict image"):

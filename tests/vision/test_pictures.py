@@ -2,13 +2,15 @@
 
 import base64
 import io
+import os
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from companion.vision import imagenet
+from companion.vision import imagenet, reading
 from companion.vision import pictures as pics
 from companion.vision import scenes as vision
 from companion.vision.pictures import Batches, Pictures, pair, photographs, pictures, roles, scenes
@@ -163,6 +165,139 @@ def test_unreadable_pictures_are_left_out_by_a_list(folders):
         spec(folders, skip="nowhere")
 
 
+def noise(seed, size=(40, 60)):
+    file, rng = io.BytesIO(), np.random.default_rng(seed)
+    Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+CHANGES = {
+    "one more": lambda root: written(root / "ordinary" / "cat" / "new.png", noise(7)),
+    "one fewer": lambda root: (root / "ordinary" / "cat" / "cat_3.JPEG").unlink(),
+    "another name": lambda root: (root / "conflict" / "cat" / "cat1-dog2.png").rename(
+        root / "conflict" / "cat" / "cat3-dog2.png"
+    ),
+    "a byte near the end": lambda root: flipped(root / "ordinary" / "cat" / "cat_3.JPEG", 5000),
+    "a byte of a conflict": lambda root: flipped(root / "conflict" / "cat" / "cat1-dog2.png", -20),
+    "a byte of a silhouette": lambda root: flipped(root / "silhouette" / "cat" / "1.png", -20),
+    "a byte behind a link": lambda root: flipped(root / "elsewhere" / "1.png", -20),
+    "one more behind a link": lambda root: written(root / "elsewhere" / "2.png", noise(8)),
+    "the skip file": lambda root: (root / "skip.txt").write_text("dog/dog_2.JPEG\n"),
+}
+
+
+def written(path, content):
+    path.write_bytes(content)
+
+
+def flipped(path, at):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def linked(folders):
+    """With silhouettes, one class of which is a link to another folder, and a skip file."""
+    for name in ("bear", "cat", "elsewhere"):
+        place = folders / "elsewhere" if name == "elsewhere" else folders / "silhouette" / name
+        place.mkdir(parents=True)
+        (place / "1.png").write_bytes(noise(3))
+    (folders / "pooled" / "cat" / "cat_3.png").unlink()
+    (folders / "ordinary" / "cat" / "cat_3.JPEG").write_bytes(noise(2))
+    (folders / "silhouette" / "dog").symlink_to(folders / "elsewhere")
+    (folders / "skip.txt").write_text("dog/dog_1.JPEG\n")
+    return folders
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_pictures_under_the_same_paths_are_other_data(linked, change):
+    named = {"silhouette": linked / "silhouette", "skip": linked / "skip.txt"}
+    before = spec(linked, **named)
+    assert spec(linked, **named) == before
+    CHANGES[change](linked)
+    after = spec(linked, **named)
+    assert {name for name in after if after[name] != before[name]} == {"contents"}
+
+
+def test_a_list_of_files_is_not_kept_when_the_folder_changes(folders):
+    before = spec(folders)
+    assert len(pictures({**before, "seed": 0}, "training")) == 18
+    (folders / "ordinary" / "cat" / "new.png").write_bytes(noise(9))
+    assert len(pictures({**spec(folders), "seed": 0}, "training")) == 19
+
+
+def test_a_data_spec_of_pictures_that_have_gone_is_refused(folders):
+    before = spec(folders)
+    (folders / "ordinary" / "cat" / "cat_3.JPEG").unlink()
+    pics._found_once.cache_clear()  # as another process, or a later stage, has it
+    pics._pictures.cache_clear()
+    with pytest.raises(ValueError, match=r"holds other files now than when this data spec was made"):
+        pictures({**before, "seed": 0}, "training")
+
+
+def test_a_copy_of_an_original_that_has_changed_is_refused(folders):
+    written(folders / "ordinary" / "cat" / "cat_3.JPEG", noise(4))
+    with pytest.raises(ValueError, match=r"cat_3.png was made from another picture than its original is now"):
+        spec(folders)
+    imagenet.mean_pooled_copy(imagenet.class_folders(folders / "ordinary"), folders / "pooled", imagenet.slic)
+    spec(folders)
+    written(folders / "ordinary" / "cat" / "cat_3.png", noise(5))
+    with pytest.raises(ValueError, match=r"cat_3.png has 2 originals of its name"):
+        spec(folders)
+
+
+def test_what_is_passed_over_and_what_is_there_twice_is_said(folders):
+    (folders / "ordinary" / ".ipynb_checkpoints").mkdir()
+    (folders / "ordinary" / "cat" / ".ipynb_checkpoints").mkdir()
+    (folders / "ordinary" / "cat" / ".ipynb_checkpoints" / "cat_1.JPEG").write_bytes(noise(4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(pictures({**spec(folders), "seed": 0}, "training")) == 18, "checkpoints are no pictures, no class"
+    (folders / "ordinary" / "cat" / "notes.txt").write_text("x")
+    with pytest.warns(UserWarning, match=r"ordinary: passed over 2 hidden or of the system, 1 .txt"):
+        spec(folders)
+    first = folders / "ordinary" / "bear" / "bear_0.JPEG"
+    (folders / "ordinary" / "cat" / "again.jpg").write_bytes(first.read_bytes())
+    with pytest.warns(UserWarning, match=r"ordinary: 1 pictures are there twice, .*again.jpg as .*bear_0.JPEG"):
+        spec(folders)
+
+
+def test_parts_of_a_data_set_are_no_classes(tmp_path):
+    for part in ("train", "val"):
+        (tmp_path / part / "cat").mkdir(parents=True)
+        (tmp_path / part / "cat" / "1.png").write_bytes(noise(1))
+    with pytest.raises(ValueError, match="no image of airplane"):
+        photographs(tmp_path, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("line", ["ordinary/cat/cat_3.JPEG", "cat/cat_3.JPEG", "../{name}/ordinary/./cat/cat_3.JPEG  "])
+def test_a_skip_file_matches_however_its_paths_are_spelled(folders, monkeypatch, line):
+    monkeypatch.chdir(folders.parent)
+    (folders / "skip.txt").write_bytes(line.format(name=folders.name).encode() + b"\r\n")
+    data = {**spec(folders, skip=folders / "skip.txt"), "seed": 0}
+    assert {path.stem for part in pics._split_of(data) for path in part.paths} == {
+        f"{name}_{k}" for name in ("bear", "cat", "dog") for k in range(10)
+    } - {"cat_3"}
+    (folders / "skip.txt").write_text("cat/cat_33.JPEG\n")
+    with pytest.raises(ValueError, match=r"skip = '.*skip.txt': 'cat/cat_33.JPEG' names no picture below"):
+        spec(folders, skip=folders / "skip.txt")
+
+
+def test_a_name_that_is_no_utf8_goes_all_the_way(folders):
+    bad = folders / "ordinary" / "cat" / os.fsdecode(b"caf\xe9.jpg")
+    bad.write_bytes(b"no picture")
+    good = folders / "ordinary" / "dog" / os.fsdecode(b"na\xefve.png")
+    good.write_bytes(noise(6))
+    kept, unreadable = imagenet.drop_unreadable(imagenet.class_folders(folders / "ordinary"), most=0.1)
+    reading.write_paths(folders / "skip.txt", unreadable)
+    imagenet.mean_pooled_copy(kept, folders / "pooled", imagenet.slic)
+    data = {**spec(folders, skip=folders / "skip.txt"), "seed": 0}
+    paths = [path for part in pics._split_of(data) for path in part.paths]
+    assert bad not in paths
+    assert good in paths
+
+
 def test_training_crops_are_where_they_are_asked_and_evaluation_crops_are_fixed(folders):
     asked = pictures({**spec(folders), "seed": 0}, "training")
     rows = torch.arange(4)
@@ -191,6 +326,8 @@ def test_a_crop_by_hand():
         ({"ordinary": "nowhere"}, "ordinary = 'nowhere'"),
         ({"mean_pooled": "nowhere"}, "root = 'nowhere'"),
         ({"conflict": "nowhere"}, "root = 'nowhere'"),
+        ({"mean_pooled": ""}, "mean_pooled = '': expected a folder of pictures"),
+        ({"conflict": ""}, "conflict = '': expected a folder of pictures"),
         ({"evaluation": 5}, "has only 5 images"),
     ],
 )
@@ -260,12 +397,14 @@ def test_reading_ahead_gives_the_same_batches(folders):
         assert torch.equal(labels, forward[step][1])
 
 
-def test_normalised_is_imagenets():
+def test_normalised_is_imagenets_or_as_asked():
     from torchvision.transforms.v2.functional import normalize
 
     image = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).view(2, 3, 4, 4)
     expected = normalize(image.float() / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     assert torch.allclose(pics.normalised(image), expected, atol=1e-6)
+    other = normalize(image.float() / 255, [0.5, 0.4, 0.3], [0.5, 0.6, 0.7])
+    assert torch.allclose(pics.normalised(image, ((0.5, 0.4, 0.3), (0.5, 0.6, 0.7))), other, atol=1e-6)
     assert vision.CLASSES == 16
 
 

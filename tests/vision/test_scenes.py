@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import pytest
 import torch
 
+from companion.lab.make import peak_memory
 from companion.vision import scenes as vision
 from sicore.seeding import generator
 
@@ -169,6 +171,30 @@ def test_mean_pooling_is_painting_region_by_region(regions, size):
     assert difference.abs().max() <= 1
 
 
+@pytest.mark.parametrize("values", [range(40), range(-20, 20), [k**5 for k in range(40)]])
+def test_a_label_image_is_pooled_as_its_masks_are(values):
+    rng = generator(0, "labels")
+    image = torch.randint(0, 256, (3, 61, 83), dtype=torch.uint8, generator=rng)
+    labels = torch.tensor(list(values))[torch.randint(0, 40, (61, 83), generator=rng)]
+    masks = labels == labels.unique()[:, None, None]
+    assert torch.equal(vision.mean_pool(image, labels), painted(image, masks)), "exactly: sums of labels are exact"
+    assert torch.equal(vision.mean_pool(image, labels), vision.mean_pool(image, masks))
+
+
+def test_the_memory_of_a_label_image_grows_with_its_pixels_alone():
+    image = torch.randint(0, 256, (3, 2048, 2048), dtype=torch.uint8, generator=generator(0, "large"))
+    labels = torch.arange(2048 * 2048).view(2048, 2048) // 2100  # 1,998 regions: their masks would take 7.8 GiB
+    before = peak_memory()
+    tracemalloc.start()
+    pooled = vision.mean_pool(image, labels)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 24 * labels.numel(), "of NumPy"
+    assert peak_memory() - before < 2**30, "of torch too"
+    first = image.flatten(1)[:, :2100].double().mean(1).round().to(torch.uint8)
+    assert torch.equal(pooled.flatten(1)[:, :2100], first[:, None].expand(-1, 2100))
+
+
 def test_of_regions_the_smaller_one_is_on_top_and_of_equal_ones_the_later():
     image = torch.tensor([[[0, 10, 20, 60, 200]]], dtype=torch.uint8)
     large, small, later = (torch.zeros(1, 5, dtype=torch.bool) for _ in range(3))
@@ -192,8 +218,9 @@ def test_wrong_arguments_are_named():
     image, masks = torch.zeros(3, 4, 5, dtype=torch.uint8), torch.zeros(1, 4, 5, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"image is torch.float32 \(3, 4, 5\): expected uint8"):
         vision.mean_pool(image.float(), masks)
-    with pytest.raises(ValueError, match=r"masks is torch.bool \(1, 5, 4\): expected boolean \[R, 4, 5\]"):
-        vision.mean_pool(image, masks.mT)
+    for regions in (masks.mT, masks.float(), masks[0], torch.zeros(4, 5), torch.zeros(5, 4, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=r"expected labels, integers \[4, 5\], or masks, boolean \[R, 4, 5\]"):
+            vision.mean_pool(image, regions)
     with pytest.raises(ValueError, match="size = 4"):
         vision.images(scenes(), 4)
     with pytest.raises(ValueError, match="texture: expected one class of 0 to 15"):

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_classifiers_by_name(seen, machine):
     small = settings.model({**seen, "resnet_width": 24})
     assert small["resnet"]["width"] == 24
     assert set(settings.model({**seen, "classifier": "vit"})["vit"]) == {"size", "patch", "width", "layers", "stem"}
-    named = {**seen, "classifier": "torchvision:resnet18", "classifier_weights": "w.pth"}
+    named = {**seen, "classifier": "torchvision:resnet18", "classifier_weights": "w.pth", "pretraining_steps": 0}
     other = settings.model(named)
     assert other == {"pretrained": {"source": "torchvision:resnet18", "weights": "w.pth"}}
     assert settings.untrained(machine, named)["model"] == {"untrained": other["pretrained"]}
@@ -83,3 +84,38 @@ def test_missing_parameter_is_named(seen, machine):
     del seen["search_lr"]
     with pytest.raises(ValueError, match="parameters: search_lr are missing"):
         settings.search(machine, seen)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"training_pictures": 0}, "training_pictures = 0"),
+        ({"pooled_pictures": 400}, "pooled_pictures = 400: expected at most training_pictures = 320"),
+        ({"picture_size": 3}, "picture_size = 3"),
+        ({"evaluation_pictures": -1}, "evaluation_pictures = -1"),
+        ({"vision_seeds": [0, -1]}, "vision_seeds = -1"),
+        ({"vision_seeds": []}, "vision_seeds is empty"),
+        ({"resnet_width": 0}, "resnet_width = 0"),
+        (
+            {"classifier": "vit", "vit_patch": 5, "vit_stem": False},
+            "picture_size = 32 is not a multiple of vit_patch = 5",
+        ),
+        ({"pretraining_lr": 0.0}, "pretraining_lr = 0.0"),
+        ({"vision_batch": 63, "pieces": 2}, "vision_batch = 63 is not a multiple of pieces = 2"),
+        ({"head_steps": 0}, "head_steps = 0"),
+        ({"search_steps": 0}, "search_steps = 0"),
+        ({"search_penalty": -1.0}, "search_penalty = -1.0"),
+        ({"row_steps": 0}, "row_steps = 0"),
+        ({"row_rates": [1e-3, -1.0]}, "row_rates = -1.0"),
+        ({"row_rates": []}, "row_rates is empty"),
+        ({"row_every": 0}, "row_every = 0"),
+        ({"row_momentum": 1.0}, "row_momentum = 1.0"),
+        ({"table_rows": ["scratch", "lottery"]}, "table_rows: 'lottery' does not exist; expected some of scratch"),
+        ({"table_rows": []}, "table_rows is empty"),
+    ],
+)
+def test_what_a_later_stage_needs_is_refused_before_the_first_one(seen, machine, wrong, message):
+    assert settings.base(machine, seen)["steps"] == seen["pretraining_steps"]
+    for first in (settings.base, settings.untrained):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            first(machine, {**seen, **wrong})

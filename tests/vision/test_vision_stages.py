@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -467,6 +468,74 @@ def test_photographs_and_a_pretrained_model_take_the_same_way(machine, photograp
     saved.save_pretrained(tmp_path / "model")
     (changed,) = ve.base_models(machine, [0], data=photographs, model=model, steps=0)
     assert not torch.equal(changed.tensors["classifier.1.weight"], bases[0].tensors["classifier.1.weight"])
+
+
+def saved(folder, **preprocessor):
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    torch.manual_seed(0)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=7)
+    ResNetForImageClassification(config).save_pretrained(folder)
+    known = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": 32}
+    (folder / "preprocessor_config.json").write_text(json.dumps(known | preprocessor))
+    return {"pretrained": {"source": str(folder)}}
+
+
+def test_the_models_own_normalisation_reaches_its_pictures_and_the_key(machine, photographs, tmp_path):
+    mean, spread = map(list, classifiers.IMAGENET)
+    own = saved(tmp_path, image_mean=mean, image_std=spread)
+    (usual,) = ve.base_models(machine, [0], data=photographs, model=own, steps=0)
+    assert "normalisation" not in usual.spec.json()["model"], "left out where it is the default"
+    saved(tmp_path, image_mean=[0.5] * 3, image_std=[0.25] * 3)
+    (other,) = ve.base_models(machine, [0], data=photographs, model=own, steps=0)
+    assert other.spec.json()["model"] == {**usual.spec.json()["model"], "normalisation": [[0.5] * 3, [0.25] * 3]}
+    assert machine.store.path("vision_base", other.spec.json()) != machine.store.path("vision_base", usual.spec.json())
+    asked = pictures.pictures(other.data, "test_ordinary")
+    images = asked.take(torch.arange(len(asked)), None)
+    for base, by in ((usual, classifiers.IMAGENET), (other, ([0.5] * 3, [0.25] * 3))):
+        model = classifiers.pretrained(str(tmp_path)).eval()
+        by = [torch.tensor(numbers).view(3, 1, 1) for numbers in by]
+        with torch.no_grad():
+            expected = model((images / 255 - by[0]) / by[1]).logits
+        found = ve.Call(base.spec.build(), base.spec, machine).scores(base.tensors, asked)
+        assert torch.allclose(found, expected, atol=1e-4)
+    # An untrained one of the same architecture sees the same pictures.
+    untrained = {"untrained": own["pretrained"]}
+    (fresh,) = ve.base_models(machine, [0], data=photographs, model=untrained, steps=0)
+    assert fresh.spec.normalisation == ((0.5,) * 3, (0.25,) * 3)
+    first = "resnet.embedder.embedder"
+    training = pictures.pictures(fresh.data, "training")
+    seen = (training.take(torch.arange(len(training)), None) / 255 - 0.5) / 0.25
+    mean = F.conv2d(seen, fresh.tensors[f"{first}.convolution.weight"], stride=2, padding=3).mean((0, 2, 3))
+    assert torch.allclose(fresh.tensors[f"{first}.normalization.running_mean"], mean, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["pretrained", "untrained"])
+def test_a_model_that_is_set_otherwise_under_the_same_name_is_another_one(machine, photographs, tmp_path, kind):
+    model = {kind: saved(tmp_path)["pretrained"]}
+    (before,) = ve.base_models(machine, [0], data=photographs, model=model, steps=0)
+    file = tmp_path / "config.json"
+    assert ve.base_models(machine, [0], data=photographs, model=model, steps=0)[0].spec == before.spec
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"hidden_act": "gelu"}))
+    (after,) = ve.base_models(machine, [0], data=photographs, model=model, steps=0)
+    assert after.spec.model["bytes"] != before.spec.model["bytes"]
+
+
+def test_a_model_whose_files_change_during_a_run_is_refused(machine, photographs, tmp_path):
+    spec = ve.Base(data={**photographs, "seed": 0}, model={**saved(tmp_path), "bytes": "of before"}, steps=0)
+    with pytest.raises(ValueError, match="its files have changed since the run began"):
+        ve._train_base([spec.json()], machine, None)
+
+
+def test_a_size_or_a_head_that_does_not_do_is_refused_before_anything_is_trained(machine, photographs, monkeypatch):
+    monkeypatch.setattr(ve, "make", lambda *_: pytest.fail("began"))
+    with pytest.raises(ValueError, match=r"size = 16: ViT.* it is for 24 x 24"):
+        ve.base_models(machine, [0], data=DATA, model={"vit": {**VIT["vit"], "size": 24}})
+    for name in ("squeezenet1_1", "googlenet"):
+        with pytest.raises(ValueError, match=r"SqueezeNet has no head|GoogLeNet: \d+ kernels, 'aux1.* take no part"):
+            ve.base_models(
+                machine, [0], data=photographs, model={"untrained": {"source": f"torchvision:{name}"}}, steps=0
+            )
 
 
 def test_masks_cover_every_kernel_and_not_the_head():
