@@ -586,7 +586,7 @@ NOTE = "mean-pooled"
 """Keyword of the text in a mean-pooled PNG that says what it was made from."""
 
 READING = 2
-"""Raised when the same file is read as another picture: copies and results made before are then no longer taken."""
+"""One more when the same file is read as another picture. Copies and results made before are then not taken."""
 
 
 def copied_from(copy: Path) -> str:
