@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+# Processes of pytest: one a core, and no more than four, for each takes more than 1 GB.
+WORKERS := -n auto --maxprocesses 4
 CHROMIUM := chromium chromium-browser google-chrome google-chrome-stable
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -20,9 +22,9 @@ paper: setup ## the experiments at the paper's scale, into runs/paper; stop and 
 	$(BIN)/python -m snakemake --profile workflow/profiles/local $(ARGS) --config runs=params/runs.yaml $(CONFIG)
 
 test: setup lint browser ## formatter, linter, types, tests, and every notebook at the smoke scale
-	$(BIN)/python -m companion run --if-changed -f params/smoke.yaml $(NOTEBOOKS)
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
+	printf '%s\n' $(NOTEBOOKS) | xargs -n 1 -P 2 $(BIN)/python -m companion run --if-changed -f params/smoke.yaml
+	$(BIN)/python -m pytest $(WORKERS)
+	$(BIN)/python -m pytest $(WORKERS) --dist loadscope --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
 
 lint: setup
 	$(BIN)/ruff format --check .

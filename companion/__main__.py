@@ -75,7 +75,10 @@ def _run(given: argparse.Namespace) -> int:
     for notebook in given.notebooks:
         try:
             with tables_of(given.reference):
-                path, now = run(notebook, given.file, typed=typed, output=given.output, if_changed=given.if_changed)
+                path, now = run(
+                    notebook, given.file, typed=typed, output=given.output, if_changed=given.if_changed,
+                    progress=sys.stderr.isatty(),
+                )  # fmt: skip
         except NotebookError as error:
             _complain(error)
             return 2

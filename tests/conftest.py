@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from xdist.scheduler import LoadScopeScheduling
 
 from companion.arithmetic.gpt2 import gpt2
 
@@ -20,6 +22,18 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+class OneBook(LoadScopeScheduling):
+    """Of several processes (`-n`), one has the tests of the book, and has them first: it builds the book once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "book" if nodeid.startswith("tests/book/") else nodeid  # any other test goes where there is time
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneBook:
+    return OneBook(config, log)
 
 
 @pytest.fixture
@@ -56,7 +70,9 @@ def html(tmp_path_factory) -> Path:
         [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-W", "-n", "--keep-going"],
         cwd=folder, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    said = done.stdout + done.stderr
+    wrong = [line for line in said.splitlines() if re.search("warning|error", line, re.IGNORECASE)]
+    assert done.returncode == 0, "\n".join([*wrong[:20], "...", said[-1000:]])
     return folder / "_build" / "html"
 
 

@@ -29,7 +29,6 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
-from torchvision.ops import nms
 from tqdm import tqdm
 
 from companion.vision import reading
@@ -409,6 +408,8 @@ class SegmentAnything:
                     masks.append(full)
                     sides.append(box.float())
                     scores.append(1.0 / ((x1 - x0) * (y1 - y0)))
+        from torchvision.ops import nms  # slow to import
+
         if not masks:
             return torch.zeros(0, image.height, image.width, dtype=torch.bool)
         # Of two masks in nearly the same box, the one from the smaller crop stays.
