@@ -30,6 +30,27 @@ def _own(values: Tensor, like: Tensor) -> Tensor:
     return as_held(values) if is_held(like) else values.requires_grad_()
 
 
+def origin_of(params: Params, context: Params, steps: int) -> dict[str, Any]:
+    """What a training begins with, as JSON: so that no other one goes on from its checkpoint."""
+    begin = {**context, **params}
+    return {
+        "steps": steps,
+        "kinds": {name: [str(one.dtype), list(one.shape), is_held(one)] for name, one in begin.items()},
+        # Sums, not a checksum: on another machine a first value may round otherwise, and the training may go on there.
+        "sums": {name: [float(one.double().sum()), float(one.double().norm())] for name, one in begin.items()},
+    }
+
+
+def _same(one: Any, other: dict[str, Any]) -> bool:
+    if not isinstance(one, dict) or any(one.get(key) != other[key] for key in ("steps", "kinds")):
+        return False
+    return all(
+        abs(a - b) <= 1e-3 * norm or a == b
+        for name, (total, norm) in other["sums"].items()
+        for a, b in zip(one["sums"][name], (total, norm), strict=True)
+    )
+
+
 @dataclass
 class State:
     """Everything that changes during training; saved whole, restored whole."""
@@ -38,7 +59,7 @@ class State:
     context: Params  # [k, ...]
     settings: dict[str, Any]  # of the optimiser
     optimizer: torch.optim.Optimizer
-    shapes: dict[str, list[int]]  # of the whole stack
+    origin: dict[str, Any]  # of the whole stack: what makes this training another than others, see origin_of
     step: int
     history: list[dict[str, float]]
     best: dict[int, tuple[float, int]]  # model -> best value, evaluations since
@@ -46,13 +67,13 @@ class State:
     stopped: dict[int, int]  # model -> steps taken
     last: dict[int, float]  # model -> its metric at the last evaluation
     diverged: dict[int, int]  # model -> step
+    checked: bool = False  # of the losses: what do they depend on?
 
     @classmethod
-    def fresh(cls, params: Params, context: Params, settings: dict[str, Any]) -> State:
+    def fresh(cls, params: Params, context: Params, settings: dict[str, Any], origin: dict[str, Any]) -> State:
         own = {name: _own(tensor.detach().clone(), tensor) for name, tensor in params.items()}
         optimizer = _optimizer(own, settings)
-        shapes = {name: list(tensor.shape) for name, tensor in own.items()}
-        return cls(own, context, settings, optimizer, shapes, 0, [], {}, {}, {}, {}, {})
+        return cls(own, context, settings, optimizer, origin, 0, [], {}, {}, {}, {}, {})
 
     @property
     def active(self) -> Tensor:
@@ -137,7 +158,7 @@ class State:
             tensors |= {f"kept/{model}/{name}": tensor for name, tensor in kept.items()}
         meta = {
             "step": self.step,
-            "shapes": self.shapes,
+            "origin": self.origin,
             "settings": self.settings,
             # As text: JSON has no nan and no infinity.
             "history": [{key: repr(value) for key, value in row.items()} for row in self.history],
@@ -156,8 +177,8 @@ class State:
             return  # a damaged checkpoint costs time, not correctness: start again
         device = self.active.device
         tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
-        if meta.get("shapes") != self.shapes or meta.get("settings") != self.settings:
-            return  # of another model, stack or optimiser
+        if meta.get("settings") != self.settings or not _same(meta.get("origin"), self.origin):
+            return  # of another training: it costs time, too
         if len(tensors["active"]) < len(self.active):
             self.select(tensors["active"])
         for name, tensor in self.params.items():

@@ -1,8 +1,8 @@
-"""Dictionaries of tensors: which tensors are held, is it one at all, and its names in messages."""
+"""Dictionaries and batches of tensors: which are held, is it one at all, and names in messages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,9 +27,23 @@ def check_tensors(what: str, params: Mapping[str, Any]) -> None:
     if not isinstance(params, Mapping):
         raise TypeError(f"{what} is a {type(params).__name__}: expected a dictionary from names to tensors")
     for name, tensor in params.items():
+        if isinstance(tensor, nn.parameter.UninitializedParameter):
+            raise TypeError(f"{what}: {name!r} has no shape yet, as its layer is lazy: run the model once first")
         if not isinstance(tensor, Tensor):
             inside = ", with the tensors inside of it perhaps" if isinstance(tensor, Mapping) else ""
             raise TypeError(f"{what}: {name!r} is a {type(tensor).__name__}{inside}; expected a tensor")
+
+
+def mapped(batch: Any, function: Callable[[Tensor], Any]) -> Any:
+    """The batch, with ``function`` of every tensor in its place: one tensor, or tuples, lists, mappings of them."""
+    if isinstance(batch, Tensor):
+        return function(batch)
+    if isinstance(batch, Mapping):
+        return {name: mapped(part, function) for name, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        parts = [mapped(part, function) for part in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    raise TypeError(f"a batch holds a {type(batch).__name__}: expected tensors, in tuples, lists or dictionaries")
 
 
 def listed(names: Iterable[str], most: int = 8, between: str = ", ") -> str:

@@ -126,6 +126,7 @@ def discover(
     def objective(logits: Params, context: Params, batch: Any, step: Any) -> Tensor:
         T = at(step)
         beside = outside(step, context["index"]) if outside is not None else {}
+        check_tensors("what outside gives", beside)
         if odd := beside.keys() - logits.keys():
             raise ValueError(f"outside gives {listed(sorted(odd))}, which is not masked; masked are {listed(names)}")
         effective, prices = {name: context[name] for name in rest}, []
@@ -154,7 +155,8 @@ def discover(
 
     short = {f"short/{name}": source[name].to(types[name]) for name in names}
     trained = train(
-        objective, _logits(family, source, names), batches, context={**source, **short, "penalty": lam},
+        objective, _logits(family, source, names), batches,
+        context={**source, **short, "penalty": lam, "schedule": schedule[[0, -1]].expand(len(first), 2)},
         steps=steps, lr=lr, weight_decay=weight_decay, clip=clip, watch=Watch(measure, every), resume=resume, run=run,
     )  # fmt: skip
     _warn_of_collapse(trained, lam, lr, steps)

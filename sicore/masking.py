@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sicore._tensors import listed
+from sicore._tensors import check_tensors, listed, prefix_between
 
 Params = dict[str, Tensor]
 """Tensors by parameter name, of one model, or [K, ...] of a stack of K."""
@@ -77,19 +77,28 @@ def maskable(
     Raises
     ------
     ValueError
-        When nothing is selected; when a selected parameter is tied to another one (GPT-2's head to its embedding, for
-        instance), with both names; when a selected layer computes its weight from something else (pruned, weight
-        normalisation), with how to make it permanent; when a selected weight holds no floating-point numbers.
+        When nothing is selected, or a pattern matches no parameter; when a selected parameter is tied to another one
+        (GPT-2's head to its embedding, for instance), with both names; when a selected layer computes its weight from
+        something else (pruned, weight normalisation), with how to make it permanent; when a selected weight holds no
+        floating-point numbers.
 
     Examples
     --------
     >>> maskable(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
     ('0.weight', '2.weight')
     """
-    kinds = _kinds(model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(f"{type(model).__name__} is compiled by torch.jit, which computes with its own weights alone")
     every = dict(model.named_parameters(remove_duplicate=False))
+    check_tensors("the model", every)
+    kinds, computed = _kinds(model), _computed(model)
+    for what, patterns in {"include": include, "exclude": exclude, "others": others}.items():
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            if not matching([*every, *computed], pattern):
+                hint = prefix_between([pattern], every)
+                raise ValueError(f"{what}: {pattern!r} matches no parameter; there are {listed(every)}{hint}")
     excluded = set(matching(every, exclude))
-    for name, (parts, remedy) in _computed(model).items():
+    for name, (parts, remedy) in computed.items():
         if matching([name], include) and not matching([name], exclude):
             raise ValueError(
                 f"{name!r} is no parameter, but computed from {', '.join(parts)}. Make it permanent first, with "
@@ -141,8 +150,8 @@ def parameter_groups(model: nn.Module) -> dict[str, tuple[str, ...]]:
     dict
         ``embeddings`` (weights of ``nn.Embedding`` and ``nn.EmbeddingBag``), ``norms`` (weights, biases and running
         statistics of normalisation layers), ``biases`` (of the layers with maskable weights), ``tokens`` (what a
-        module holds by itself and treats all inputs alike with: vectors, and tensors with a first axis of 1, such as
-        class and position tokens), ``others`` (what remains: several axes, in a layer that is not known). A tied
+        module holds by itself and treats all inputs alike with: vectors, and three axes or more with a first of 1, such
+        as class and position tokens), ``others`` (what remains: several axes, in a layer that is not known). A tied
         tensor stands under its first name.
     """
     kinds = _kinds(model)
@@ -173,14 +182,14 @@ def _kinds(model: nn.Module) -> dict[str, str]:
             elif projection and name not in ("bias_k", "bias_v"):  # attention's are tokens: one key, one value
                 kind = "weights" if tensor.dim() > 1 else "biases"
             else:
-                kind = "tokens" if tensor.shape[:1] == (1,) or _is_vector(tensor) else "others"
+                kind = "tokens" if _is_token(tensor) and not (name == "weight" and _is_leaf(module)) else "others"
             kinds[dot + name] = kind
         if norm:
             kinds |= {dot + name: "norms" for name, _ in module.named_buffers(recurse=False)}
     return kinds
 
 
-def left_out(model: nn.Module, names: Iterable[str]) -> list[dict[str, Any]]:
+def left_out(model: nn.Module, names: str | Iterable[str]) -> list[dict[str, Any]]:
     """What a mask over ``names`` does not reach: one row for every other parameter of a model, the largest first.
 
     Each has ``parameter``, ``kind`` (``weights``, or of :func:`parameter_groups`), ``shape``, ``size``, and ``share``
@@ -190,7 +199,7 @@ def left_out(model: nn.Module, names: Iterable[str]) -> list[dict[str, Any]]:
     >>> [(row["parameter"], row["kind"], row["size"]) for row in left_out(net, maskable(net))]
     [('0.bias', 'biases', 3), ('1.weight', 'norms', 3), ('1.bias', 'norms', 3)]
     """
-    masked = set(names)
+    masked = {names} if isinstance(names, str) else set(names)
     parameters = dict(model.named_parameters())
     if odd := [name for name in masked if name not in parameters]:
         raise ValueError(f"names: the model has no {listed(odd)}; it has {listed(parameters)}")
@@ -221,8 +230,9 @@ def _is_projection(module: nn.Module) -> bool:
     )  # fmt: skip
 
 
-def _is_vector(tensor: Tensor) -> bool:
-    return sum(size > 1 for size in tensor.shape) <= 1
+def _is_token(tensor: Tensor) -> bool:
+    """Of two axes it may be a matrix of rank 1; of more, it is one for all inputs, or a scale for each channel."""
+    return tensor.dim() < 2 or (tensor.dim() > 2 and (len(tensor) == 1 or sum(size > 1 for size in tensor.shape) < 2))
 
 
 def _computed(model: nn.Module) -> dict[str, tuple[list[str], str]]:

@@ -6,7 +6,9 @@ A *losses* function, ``(params, context, batch, step) -> [K]``, is all that a tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from operator import is_
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sicore._tensors import as_held, check_tensors, is_held, listed, prefix_between
+from sicore._tensors import as_held, check_tensors, is_held, listed, mapped, prefix_between
 from sicore.masking import Params
 
 Losses = Callable[[Params, Params, Any, int], Tensor]
@@ -91,7 +93,9 @@ def vmapped(model: nn.Module, loss: Callable[[Callable[..., Any], Any], Tensor])
     -------
     Losses
         ``(params, context, batch, step) -> [K]``. ``ValueError`` for a parameter that the model does not have, or
-        that is another name of one that is there; ``RuntimeError`` for what ``torch.func`` cannot compute.
+        that is another name of one that is there, or that is trained though it is a buffer or has
+        ``requires_grad=False`` in the model; for a batch whose first axis is not K. ``RuntimeError`` for what
+        ``torch.func`` cannot compute, and for gradient checkpointing.
 
     Raises
     ------
@@ -107,28 +111,45 @@ def vmapped(model: nn.Module, loss: Callable[[Callable[..., Any], Any], Tensor])
     torch.Size([4])
     """
     for name, module in model.named_modules():
-        if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
-            raise ValueError(
-                f"{name!r} is a BatchNorm in training mode: it would change its running statistics inside a stack. "
-                "Call model.eval() first, or compute the copies one after the other with si.looped"
-            )
         if isinstance(module, nn.RNNBase):
             raise ValueError(
                 f"{name!r} is a {type(module).__name__}, which torch.func cannot compute for several copies at once. "
                 "Compute them one after the other with si.looped"
             )
+    normalising = dict(_tracking(model))
+
+    def check_mode() -> None:
+        for name, module in normalising.items():
+            if module.training:
+                raise ValueError(
+                    f"{name!r} is a BatchNorm in training mode: it would change its running statistics inside a stack. "
+                    "Call model.eval() first, or compute the copies one after the other with si.looped"
+                )
+
+    check_mode()
     known = _Borrowed(model)
 
     def one(params: Params, batch: Any) -> Tensor:
-        return loss(lambda *inputs, **named: known.call(dict(params), inputs, named), batch)
+        def call(*inputs: Any, **named: Any) -> Any:
+            own = dict(params)
+            output = known.call(own, inputs, named)
+            for name, tensor in own.items():
+                if tensor is not params[name]:  # a buffer that the model has put anew
+                    params[name].detach().copy_(tensor.detach())
+            return output
+
+        return loss(call, batch)
 
     stacked = torch.func.vmap(one, randomness="different")
 
     def losses(params: Params, context: Params, batch: Any, step: int) -> Tensor:
+        check_mode()
+        params = known.checked(params)
+        batch = mapped(batch, partial(_check_axis, K=_count(params)))
         try:
-            return stacked(known.checked(params), batch)
-        except RuntimeError as error:
-            if not any(word in str(error).lower() for word in ("vmap", "functorch", "batching rule")):
+            return stacked(params, batch)
+        except (RuntimeError, NotImplementedError) as error:
+            if not any(word in str(error).lower() for word in ("vmap", "functorch", "batching rule", "differentiable")):
                 raise
             raise RuntimeError(
                 f"torch.func cannot compute several copies of {type(model).__name__} at once: {error}\n"
@@ -154,18 +175,30 @@ def looped(model: nn.Module, loss: Callable[[Callable[..., Any], Any], Tensor]) 
     Returns
     -------
     Losses
-        As of :func:`vmapped`.
+        As of :func:`vmapped`. ``ValueError`` also for a BatchNorm in training mode whose running statistics the
+        stack does not have: make it of :func:`state_of`.
     """
     known, running = _Borrowed(model), [name for name, tensor in model.named_buffers() if tensor.is_floating_point()]
+    normalising = dict(_tracking(model))
 
     def losses(params: Params, context: Params, batch: Any, step: Any) -> Tensor:
         params, values = known.checked(params), []
-        for k in range(len(next(iter(params.values())))):
+        for name, module in normalising.items():
+            if module.training and f"{name}.running_mean".lstrip(".") not in params:
+                raise ValueError(
+                    f"{name!r} is a BatchNorm in training mode, and the stack has no place for its running statistics: "
+                    "stack si.state_of(model), or start from it, in place of the model"
+                )
+            if module.training and module.momentum is None:
+                raise ValueError(f"{name!r} has momentum=None, a mean over all steps, which a stack does not count")
+        K = _count(params)
+        batch = mapped(batch, partial(_check_axis, K=K))
+        for k in range(K):
             # Cloned: how a kernel rounds may depend on where a tensor begins in memory.
             own = {name: tensor[k].clone() for name, tensor in params.items()}
             statistics = [name for name in running if name in own]
             own |= {name: own[name].detach().clone() for name in statistics}
-            part = _rows(batch, k)
+            part = mapped(batch, lambda tensor, k=k: tensor[k])  # type: ignore[misc]
             values.append(loss(lambda *inputs, own=own, **named: known.call(own, inputs, named), part))
             with torch.no_grad():
                 for name in statistics:
@@ -173,6 +206,39 @@ def looped(model: nn.Module, loss: Callable[[Callable[..., Any], Any], Tensor]) 
         return torch.stack(values)
 
     return losses
+
+
+RECOMPUTED = (
+    "the losses compute a part again during the backward pass (gradient checkpointing), when the model has its own "
+    "weights back: switch it off, or make the batch smaller"
+)
+"""Why a model that saves memory so is refused."""
+
+
+def _tracking(model: nn.Module) -> Iterator[tuple[str, nn.modules.batchnorm._BatchNorm]]:
+    """The layers with running statistics."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+            yield name, module
+
+
+def _count(params: Params) -> int:
+    return len(next(iter(params.values())))
+
+
+def _check_axis(tensor: Tensor, K: int) -> Tensor:
+    if not tensor.dim() or len(tensor) != K:
+        raise ValueError(
+            f"batch: a tensor of shape {list(tensor.shape)} for {K} models: the first axis has one entry for each"
+        )
+    return tensor
+
+
+_HELD = "Stack si.state_of(model), which holds buffers; a state dict does not say what is to be trained"
+_FREE = (
+    "Hold it, as si.stack([model]) does (a copy made by .to(...) is no parameter any more: move the model first), or "
+    "set requires_grad=True there"
+)
 
 
 class _Borrowed:
@@ -206,7 +272,16 @@ class _Borrowed:
             raise ValueError(f"params: the model has no {listed(odd)}; it has {listed(self.names)}{hint}")
         named: dict[str, str] = {}
         for name in params:
-            other = named.setdefault(self.names[name], name)
+            tensor, first = params[name], self.names[name]
+            module, attribute, _ = self.places[first][0]
+            own = module._parameters.get(attribute)
+            # A search's weights are no leaves: of those the model's own flags say nothing.
+            if tensor.requires_grad and tensor.is_leaf and (own is None or not own.requires_grad):
+                what = (
+                    "is a buffer of the model" if own is None else "has requires_grad=False in the model that computes"
+                )
+                raise ValueError(f"params: {name!r} is trained, but {what}. {_HELD if own is None else _FREE}")
+            other = named.setdefault(first, name)
             if other != name:
                 raise ValueError(
                     f"params: {other!r} and {name!r} are two names of one tensor of the model; leave one out"
@@ -216,33 +291,38 @@ class _Borrowed:
     def call(self, params: Params, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """The model's output with ``params``, in which buffers that it changes are put."""
         whole: Params = {}
+        lent: dict[str, tuple[Tensor, int]] = {}
         for first, places in self.places.items():
             if first in params:
                 tensor = params[first]
             else:  # the model's own: no gradient may reach it, and no layer write to it
                 module, attribute, _ = places[0]
                 own = module._parameters.get(attribute)
-                tensor = own.detach() if own is not None else module._buffers[attribute].clone()  # type: ignore[union-attr]
+                tensor = (own.detach() if own is not None else module._buffers[attribute]).clone()  # type: ignore[union-attr]
+                lent[first] = tensor, tensor._version
             whole |= {name: tensor for _, _, name in places}
         attributes = [dict(vars(module)) for module in self.modules]
         fast = torch.backends.mha.get_fastpath_enabled()
         try:
             torch.backends.mha.set_fastpath_enabled(False)  # attention's way for evaluation has no gradient under vmap
-            return functional_call(self.model, whole, inputs, named, tie_weights=False)
+            with torch.autograd.graph.disable_saved_tensors_hooks(RECOMPUTED):
+                return functional_call(self.model, whole, inputs, named, tie_weights=False)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
             params.update((name, whole[name]) for name in params)
+            self._warn_of_lost(whole, lent)
             for module, before in zip(self.modules, attributes, strict=True):
                 now = vars(module)
                 if now.keys() != before.keys() or not all(map(is_, now.values(), before.values())):
                     now.clear()
                     now.update(before)
 
-
-def _rows(batch: Any, k: int) -> Any:
-    """Member k of a batch: a tensor [K, ...], or tuples, lists and dictionaries of them."""
-    if isinstance(batch, Tensor):
-        return batch[k]
-    if isinstance(batch, dict):
-        return {name: _rows(part, k) for name, part in batch.items()}
-    return type(batch)(_rows(part, k) for part in batch)
+    def _warn_of_lost(self, whole: Params, lent: dict[str, tuple[Tensor, int]]) -> None:
+        """Say which buffers the model has written to that are in no stack."""
+        for name, (tensor, version) in lent.items():
+            if (whole[name] is not tensor or tensor._version != version) and not name.endswith("num_batches_tracked"):
+                warnings.warn(
+                    f"the model writes to its buffer {name!r}, which is not in the stack, so that what it writes is "
+                    "lost. si.stack([si.state_of(model)]) has those of floating-point numbers",
+                    stacklevel=2,
+                )

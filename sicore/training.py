@@ -22,10 +22,10 @@ from torch import Tensor
 from tqdm import tqdm  # plain text: a notebook's widget needs scripts from outside
 
 from sicore._replay import Replay
-from sicore._state import State
-from sicore._tensors import check_tensors, is_held, listed
+from sicore._state import State, origin_of
+from sicore._tensors import check_tensors, is_held, listed, mapped
 from sicore.masking import Params
-from sicore.stacks import Losses
+from sicore.stacks import RECOMPUTED, Losses
 
 Evaluate = Callable[[Params, Params, int, Tensor], Mapping[str, Tensor]]
 """(parameters, context, step, active) -> metric name -> one value per active model, [k]."""
@@ -68,7 +68,8 @@ class Resume:
     Parameters
     ----------
     checkpoint, seconds
-        File to write the state to, about every so many seconds; an existing one is resumed. Removed at the end.
+        File to write the state to, about every so many seconds. One that is there is resumed if it is of this
+        training: same steps, optimiser, initial parameters and context. Any other is written over. Removed at the end.
     progress
         Label of a progress bar, or a function that is told after every step how many models took it, or None.
     """
@@ -188,6 +189,8 @@ def train(
     ValueError
         Before training: for settings out of range, and for a parameter in which small steps would be lost: an integer
         (hold it), bfloat16 and float16 (train float32; compute in less inside of ``losses``, by ``torch.autocast``).
+        At the first step: for losses that depend on a tensor with a gradient that is not trained here, or that compute
+        a part again during the backward pass (gradient checkpointing).
     FloatingPointError
         Without ``keep_going``, when a loss is not finite; it names the model and the step.
 
@@ -212,7 +215,7 @@ def train(
     context = {**(context or {}), "index": torch.arange(K, device=device)}
     settings: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "fused": True}
     settings |= {"betas": list(betas), "eps": eps} if momentum is None else {"momentum": momentum}
-    state = State.fresh(params, context, settings)
+    state = State.fresh(params, context, settings, origin_of(params, context, steps) if resume.checkpoint else {})
     if resume.checkpoint is not None and Path(resume.checkpoint).is_file():
         state.restore(resume.checkpoint)
 
@@ -243,9 +246,33 @@ def _gradient(losses: Losses, state: State, batch: Any, step: Any, run: Run) -> 
             )
         if state.active.device.type == "cpu" and not run.keep_going:
             _check_finite(value, state.active, step)
+        if not state.checked:
+            _check_graph(value, state.params)
+            state.checked = True
         (value.sum() if run.pieces == 1 else value.sum() / run.pieces).backward()
         found.append(value.detach())
     return found[0] if run.pieces == 1 else torch.stack(found).mean(0)
+
+
+def _check_graph(losses: Tensor, params: Params) -> None:
+    """``ValueError`` when the losses depend on what this training does not know of."""
+    trained = {id(tensor) for tensor in params.values()}
+    left, seen = [losses.grad_fn], set()
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        tensor = getattr(node, "variable", None)  # of a leaf
+        if tensor is not None and id(tensor) not in trained:
+            raise ValueError(
+                f"the losses depend on a tensor of shape {list(tensor.shape)} that needs a gradient and is not trained "
+                "here. Compute with the given parameters alone: with `call`, not with the model; in layers that the "
+                "model has registered, not in a list of its own"
+            )
+        if "CheckpointFunction" in node.name():
+            raise ValueError(RECOMPUTED)
+        left += [before for before, _ in node.next_functions]
 
 
 def _loop(
@@ -303,6 +330,11 @@ def _record(state: State, loss: Tensor, watch: Watch) -> None:
         with torch.no_grad():
             measured = watch.evaluate(state.params, state.context, state.step, state.active)
         values |= {name: torch.as_tensor(value).tolist() for name, value in measured.items()}
+    for name, one in values.items():
+        if not isinstance(one, list) or len(one) != len(state.active) or any(isinstance(x, list) for x in one):
+            raise ValueError(
+                f"evaluate: {name!r} has another shape than ({len(state.active)},), a value for each model"
+            )
     if watch.metric is not None and watch.metric not in values:
         raise ValueError(f"metric = {watch.metric!r} is not measured; evaluate gives {', '.join(values)}")
     for row, model in enumerate(state.active.tolist()):
@@ -328,14 +360,13 @@ def _cut(batch: Any, pieces: int) -> list[Any]:
     """A batch, tensors [K, B, ...] or tuples, lists and dictionaries of them, in equal pieces of its second axis."""
     if pieces == 1:
         return [batch]
-    if isinstance(batch, Tensor):
-        if batch.shape[1] % pieces:
-            raise ValueError(f"pieces = {pieces} does not divide a batch of {batch.shape[1]}")
-        return list(batch.chunk(pieces, 1))
-    if isinstance(batch, dict):
-        cut = {name: _cut(part, pieces) for name, part in batch.items()}
-        return [{name: parts[i] for name, parts in cut.items()} for i in range(pieces)]
-    return [type(batch)(parts) for parts in zip(*(_cut(part, pieces) for part in batch), strict=True)]
+    sizes: set[int] = set()
+    mapped(batch, lambda tensor: sizes.add(tensor.shape[1] if tensor.dim() > 1 else 0))
+    if len(sizes) > 1 or 0 in sizes:
+        raise ValueError(f"pieces = {pieces}: the second axes of a batch, {sorted(sizes)}, are not all of one size")
+    if next(iter(sizes)) % pieces:
+        raise ValueError(f"pieces = {pieces} does not divide a batch of {next(iter(sizes))}")
+    return [mapped(batch, lambda tensor, i=i: tensor.chunk(pieces, 1)[i]) for i in range(pieces)]  # type: ignore[misc]
 
 
 def clip_(params: list[Tensor], clip: float) -> None:
@@ -407,6 +438,8 @@ def _check_settings(
     if limit > steps:
         raise ValueError(f"limit = {limit}: expected at most steps = {steps}")
     check_optimiser(lr, weight_decay, clip)
+    if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+        raise ValueError("gradients are off here: call this outside of torch.no_grad and torch.inference_mode")
     check_tensors("params", params)
     if not params:
         raise ValueError("params is empty: there is nothing to train")

@@ -221,8 +221,8 @@ def transfer(
         context[f"held/{name}"] = params[name].to(own).view(_BITS[own]) & ~context[f"keep/{name}"]
 
     def effective(free: Params, active: Tensor) -> Params:
-        held = {name: torch.where(mask[active], params[name][active], free[name]) for name, mask in frozen.items()}
-        return {**free, **held}
+        pinned = {name: torch.where(mask[active], params[name][active], free[name]) for name, mask in frozen.items()}
+        return {**free, **{name: as_held(one) if is_held(free[name]) else one for name, one in pinned.items()}}
 
     def objective(free: Params, context: Params, batch: Any, step: int) -> Tensor:
         held = {

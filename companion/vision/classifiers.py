@@ -211,6 +211,9 @@ def _weights_within(loaded: Any, wanted: Mapping[str, Tensor]) -> dict[str, Tens
         "missing": sorted(needed - found.keys()),
         "of no use there": sorted(found.keys() - wanted.keys()),
         "of another shape": sorted(n for n in found if n in wanted and found[n].shape != wanted[n].shape),
+        "of another kind of number": sorted(
+            n for n in found if n in wanted and found[n].is_floating_point() != wanted[n].is_floating_point()
+        ),
     }
     if told := [f"{len(names)} {kind}, {names[0]!r} first" for kind, names in kinds.items() if names]:
         raise ValueError(f"of {len(wanted)} weights {'; '.join(told)}")
@@ -262,8 +265,8 @@ def normalisation(source: str) -> Normalisation:
     """Mean and spread [3] of the channels, from 0 to 1, by which the model of a ``source`` wants pictures standardised.
 
     They are those with which the preprocessor beside the model (``preprocessor_config.json``) gives what it gives,
-    whether by means, by other factors or by neither. :data:`IMAGENET` for torchvision's models, and with a warning for
-    a model that has no preprocessor.
+    whether by means, by other factors or by neither. For torchvision's models they are those of its own weights, which
+    are ImageNet's for all but a few. :data:`IMAGENET`, with a warning, for a model that has no preprocessor.
 
     Raises
     ------
@@ -271,7 +274,10 @@ def normalisation(source: str) -> Normalisation:
         When the preprocessor cannot be read, or does something else to the colours.
     """
     if source.startswith("torchvision:"):
-        return IMAGENET
+        from torchvision.models import get_model_weights
+
+        wants = get_model_weights(source.removeprefix("torchvision:")).DEFAULT.transforms()
+        return tuple(wants.mean), tuple(wants.std)
     from transformers import AutoImageProcessor
     from transformers.utils import cached_file
 
@@ -388,7 +394,7 @@ def head(model: nn.Module, size: int = 0) -> str:
     given: dict[str, Tensor] = {}
 
     def note(name: str) -> Callable[..., None]:
-        return lambda module, inputs, output: given.update({name: output})
+        return lambda module, inputs, output: given.update({name: output.clone()})  # what follows may be in place
 
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     hooks = [module.register_forward_hook(note(name)) for name, module in linear.items()]

@@ -1,6 +1,8 @@
 """Models as other people build them: each is masked right, or refused by name, and given back as it was."""
 
 import copy
+from collections import UserDict
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -12,7 +14,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import sicore as si
 
 # Searches here are a few steps long, and torch tells of what it computes slowly under vmap.
-pytestmark = pytest.mark.filterwarnings("ignore:the mask of model", "ignore:There is a performance drop")
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:{text}")
+    for text in ("the mask of model", "There is a performance drop", "the model writes to its buffer")
+]
 
 MAKE = pytest.mark.parametrize("make", [si.vmapped, si.looped])
 
@@ -285,6 +290,20 @@ def test_layers_are_known_by_what_they_hold_and_not_by_their_names():
     assert (groups["norms"], groups["others"], groups["biases"]) == (("scale.g",), ("table.table",), ("linear.bias",))
 
 
+def test_a_matrix_of_rank_one_is_no_token():
+    class Adapted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.base = nn.Linear(3, 4)
+            self.down, self.up = nn.Parameter(torch.zeros(1, 3)), nn.Parameter(torch.zeros(4, 1))
+            self.token, self.scale = nn.Parameter(torch.zeros(1, 1, 3)), nn.Parameter(torch.ones(4, 1, 1))
+
+    model = Adapted()
+    with pytest.warns(UserWarning, match=r"down \[1, 3\], up \[4, 1\]"):
+        si.maskable(model)
+    assert si.parameter_groups(model)["tokens"] == ("token", "scale")
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_matrix_that_is_not_known_is_masked_or_left_out_on_request_without_a_warning():
     class Experts(nn.Module):
@@ -424,11 +443,11 @@ def test_frozen_parameters_are_not_trained_and_the_others_are(make, settings):
 def test_frozen_parameters_of_the_new_network_are_held_in_a_transfer(make):
     source, fresh = WithFrozen(0), WithFrozen(1)
     fresh.body.bias.requires_grad_(False)
-    source.requires_grad_(False)  # of the source it does not matter, nor of the model that computes
+    source.requires_grad_(False)  # of the source it does not matter
     masks = {"body.weight": torch.rand(4, 3) < 0.5}
     found = si.Subnetwork.from_model(source, masks)
     starts = [si.start(fresh, found, inherit="out.*"), si.start(fresh)]
-    trained = si.transfer(make(source, loss), starts, batches, steps=3, lr=0.1, weight_decay=0.1)
+    trained = si.transfer(make(fresh, loss), starts, batches, steps=3, lr=0.1, weight_decay=0.1)
     for name in ("table", "position", "body.bias"):
         assert torch.equal(trained.params[name][0], dict(fresh.named_parameters())[name]), name
     for name in ("out.weight", "out.bias"):
@@ -475,6 +494,195 @@ def test_a_killed_training_with_frozen_parameters_resumes_to_the_same_bits(tmp_p
     assert all(torch.equal(tensor, again.params[name]) for name, tensor in whole.params.items())
 
 
+@MAKE
+def test_what_is_held_stays_so_after_a_transfer_that_masks_it(make):
+    fresh = WithFrozen()
+    fresh.body.weight.requires_grad_(False)
+    found = si.Subnetwork.from_model(WithFrozen(1), {"body.weight": torch.rand(4, 3) < 0.5})
+    params = [si.start(fresh, found)]
+    for _ in range(2):
+        trained = si.transfer(make(fresh, loss), params, batches, steps=2, lr=0.1)
+        assert torch.equal(trained.params["body.weight"][0], params[0].params["body.weight"])
+        params = [si.start(si.unstack(trained.params, 0), found)]
+
+
+@MAKE
+def test_what_is_trained_though_the_model_says_otherwise_is_refused(make):
+    model = WithFrozen()
+    moved = {name: tensor.clone() for name, tensor in si.stack([model]).items() if name != "table"}
+    with pytest.raises(ValueError, match=r"'position' is trained, but has requires_grad=False in the model.*Hold it"):
+        si.train(make(model, loss), moved, batches, steps=1, lr=0.1)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).eval()
+    state = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    with pytest.raises(ValueError, match=r"'1.running_mean' is trained, but is a buffer.*si.state_of\(model\)"):
+        si.train(make(model, loss), si.stack([state]), batches, steps=1, lr=0.1)
+
+
+def test_a_checkpoint_of_another_training_is_not_resumed(tmp_path):
+    model = layers()
+    losses, names, source = si.vmapped(model, loss), si.maskable(model), si.stack([model])
+    resume = si.Resume(checkpoint=tmp_path / "state", seconds=0)
+
+    def killed(step, active):
+        if step == 4:
+            raise KeyboardInterrupt
+        return batches(step, active)
+
+    def find(batches=batches, resume=None, source=source, steps=6, **settings):
+        _, trained = si.discover(losses, source, names, batches, steps=steps, lr=0.1, resume=resume, **settings)
+        return trained.params
+
+    other = {name: tensor + 0.1 for name, tensor in source.items()}
+    others = (
+        {"penalty": 1.0}, {"family": si.ContinuousSparsification(final=50.0)}, {"steps": 8}, {"source": other},
+        {"family": si.ContinuousSparsification(initial_logit=0.2)},
+    )  # fmt: skip
+    for settings in ({}, *others):
+        with pytest.raises(KeyboardInterrupt):
+            find(killed, resume)
+        seen = []
+        told = si.Resume(checkpoint=resume.checkpoint, progress=seen.append)
+        again, plain = find(resume=told, **settings), find(**settings)
+        assert seen[0] == (0 if settings else 4), settings
+        assert all(torch.equal(tensor, again[name]) for name, tensor in plain.items()), settings
+
+
+# ---------------------------------------------------------------------------------------
+# Losses that compute with something else
+
+
+class Recomputed(nn.Module):
+    def __init__(self, use_reentrant):
+        super().__init__()
+        self.first, self.out, self.use_reentrant = nn.Linear(3, 3), nn.Linear(3, 1), use_reentrant
+
+    def forward(self, x):
+        x = x.clone().requires_grad_()  # the older way needs it
+        hidden = torch.utils.checkpoint.checkpoint(self.first, x, use_reentrant=self.use_reentrant)
+        return self.out(hidden)
+
+
+@MAKE
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_gradient_checkpointing_is_refused(make, use_reentrant):
+    model = Recomputed(use_reentrant)
+    before = everything(model)
+    with pytest.raises((ValueError, RuntimeError), match=r"gradient checkpointing|si\.looped"):
+        si.train(make(model, loss), si.stack([model]), batches, steps=1, lr=0.1)
+    assert_untouched(model, before)
+
+
+class Hides(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.hidden = nn.Linear(3, 3), [nn.Linear(3, 1)]
+
+    def forward(self, x):
+        return self.hidden[0](torch.relu(self.first(x)))
+
+
+@MAKE
+def test_losses_that_depend_on_tensors_that_are_not_trained_are_refused(make):
+    plain, hides = layers(), Hides()
+    weights = list(plain.parameters())
+
+    def direct(call, batch):
+        return nn.functional.mse_loss(plain(batch[0]), batch[1]) + 0 * call(batch[0]).sum()
+
+    def penalised(call, batch):
+        return loss(call, batch) + sum(weight.abs().sum() for weight in weights)
+
+    for model, one in ((plain, direct), (plain, penalised), (hides, loss)):
+        with pytest.raises(ValueError, match=r"a tensor of shape \[.*\] that needs a gradient and is not trained here"):
+            si.train(make(model, one), si.stack([model]), batches, steps=1, lr=0.1)
+        assert all(parameter.grad is None for parameter in [*model.parameters(), *hides.hidden[0].parameters()])
+    outside = nn.Parameter(torch.zeros(1, 4, 3))
+    with pytest.raises(ValueError, match=r"of shape \[1, 4, 3\] that needs a gradient"):
+        search(make(plain, loss), si.stack([plain]), ["0.weight"], outside=lambda step, active: {"0.weight": outside})
+
+
+def test_without_gradients_a_training_is_refused_by_the_reason():
+    model = layers()
+    for off in (torch.no_grad(), torch.inference_mode()):
+        with off, pytest.raises(ValueError, match=r"gradients are off here.*torch.no_grad"):
+            si.train(si.vmapped(model, loss), si.stack([model]), batches, steps=1, lr=0.1)
+
+
+def test_batchnorm_that_trains_needs_a_place_for_its_statistics():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).train()
+    with pytest.raises(ValueError, match=r"'1' is a BatchNorm in training mode, and the stack has no place.*state_of"):
+        si.train(si.looped(model, loss), si.stack([model]), batches, steps=1, lr=0.1)
+    model[1].momentum = None
+    with pytest.raises(ValueError, match="'1' has momentum=None"):
+        si.train(si.looped(model, loss), si.stack([si.state_of(model)]), batches, steps=1, lr=0.1)
+    losses = si.vmapped(model.eval(), loss)
+    model.train()
+    with pytest.raises(ValueError, match="'1' is a BatchNorm in training mode"):
+        losses(si.stack([si.state_of(model)]), {}, batches(0, [0]), 0)
+
+
+@MAKE
+def test_a_buffer_that_is_written_to_is_kept_in_the_stack_or_said_to_be_lost(make):
+    model = Twice()
+    x, y = batches(0, [0, 1])
+    params = si.stack([si.state_of(model)] * 2)
+    make(model, loss)(params, {}, (x, y), 0)
+    torch.testing.assert_close(params["mean"], x.mean(1))
+    assert params["calls"].tolist() == [1.0, 1.0]
+    with pytest.warns(UserWarning, match="writes to its buffer 'mean', which is not in the stack"):
+        make(model, loss)(si.stack([model, model]), {}, (x, y), 0)
+
+
+# ---------------------------------------------------------------------------------------
+# Batches and what is measured
+
+
+@MAKE
+def test_batches_and_metrics_have_one_entry_for_each_model(make):
+    model = layers()
+    losses, params = make(model, loss), si.stack([model, model])
+    for wrong in ((torch.rand(8, 3), torch.rand(8, 1)), (torch.rand(2, 8, 3), torch.tensor(1.0))):
+        with pytest.raises(ValueError, match=r"batch: a tensor of shape \[.*\] for 2 models"):
+            losses(params, {}, wrong, 0)
+    with pytest.raises(TypeError, match="a batch holds a NoneType"):
+        losses(params, {}, (torch.rand(2, 8, 3), None), 0)
+    for metric in (torch.zeros(3), torch.zeros(2, 1), torch.tensor(0.0)):
+        watch = si.Watch(lambda *given, metric=metric: {"score": metric}, every=1)
+        with pytest.raises(ValueError, match=r"evaluate: 'score' has another shape than \(2,\)"):
+            si.train(losses, params, batches, steps=1, lr=0.1, watch=watch)
+
+
+class Pair(NamedTuple):
+    inputs: torch.Tensor
+    answers: torch.Tensor
+
+
+@MAKE
+def test_batches_may_be_named_tuples_and_mappings(make):
+    model = layers()
+    x, y = batches(0, [0])
+    for batch, one in (
+        (Pair(x, y), lambda call, batch: nn.functional.mse_loss(call(batch.inputs), batch.answers)),
+        (UserDict(x=x, y=y), lambda call, batch: nn.functional.mse_loss(call(batch["x"]), batch["y"])),
+        (UserDict(x=x, y=y), lambda call, batch: nn.functional.mse_loss(call(input=batch["x"]), batch["y"])),
+    ):
+        value = make(model, one)(si.stack([model]), {}, batch, 0)
+        torch.testing.assert_close(value[0], loss(model, (x[0], y[0])))
+
+
+def test_pieces_of_a_batch_whose_entries_are_not_of_one_size_are_refused():
+    model = layers()
+
+    def weighted(step, active):
+        return (*batches(step, active), torch.ones(len(active), 2))
+
+    def one(call, batch):
+        return (nn.functional.mse_loss(call(batch[0]), batch[1], reduction="none") * batch[2].mean()).mean()
+
+    with pytest.raises(ValueError, match=r"pieces = 2: the second axes of a batch, \[2, 8\], are not all of one size"):
+        si.train(si.vmapped(model, one), si.stack([model]), weighted, steps=1, lr=0.1, run=si.Run(pieces=2))
+
+
 # ---------------------------------------------------------------------------------------
 # Names and kinds of arguments
 
@@ -518,3 +726,7 @@ def test_a_wrong_kind_of_argument_is_named_before_the_search():
         si.stack([{"state_dict": dict(model.named_parameters()), "epoch": 3}])
     with pytest.raises(ValueError, match="leading axes"):
         si.train(losses, {"w": torch.tensor(1.0)}, batches, steps=1, lr=0.1)
+    with pytest.raises(TypeError, match=r"'0\.weight' has no shape yet, as its layer is lazy: run the model once"):
+        si.stack([nn.Sequential(nn.LazyLinear(3))])
+    with pytest.raises(ValueError, match=r"is compiled by torch\.jit"):
+        si.maskable(torch.jit.script(nn.Linear(3, 1)))

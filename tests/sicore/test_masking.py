@@ -1,5 +1,6 @@
 import itertools
 import math
+import re
 from collections import Counter
 
 import pytest
@@ -89,13 +90,21 @@ def test_two_layers_of_one_weight_are_an_error_with_both_names():
         maskable(net)
 
 
-@pytest.mark.parametrize("include", ["*.bias", "embed.weight", "batch.*", "Head.weight", "missing"])
+@pytest.mark.parametrize("include", ["*.bias", "embed.weight", "batch.*"])
 def test_selecting_no_weight_is_an_error_that_lists_what_there_is(include):
     with pytest.raises(ValueError, match="select no weight of Everything") as error:
         maskable(Everything(), include)
     assert repr(include) in str(error.value)
     for name in ("conv1.weight", "conv2.weight", "head.weight"):
         assert name in str(error.value)
+
+
+@pytest.mark.parametrize("what", ["include", "exclude", "others"])
+@pytest.mark.parametrize("pattern", ["Head.weight", "missing", "head", "batch[0].weight"])
+def test_a_pattern_that_matches_no_parameter_is_an_error(what, pattern):
+    for patterns in (pattern, ["*", pattern]):
+        with pytest.raises(ValueError, match=f"{what}: '{re.escape(pattern)}' matches no parameter; there are token"):
+            maskable(Everything(), **{what: patterns})
 
 
 def test_model_without_maskable_layers_is_an_error():

@@ -190,6 +190,10 @@ def test_what_does_not_fit_is_said_in_a_line(tmp_path, whole):
     )
     with pytest.raises(ValueError, match=expected):
         cl.pretrained("torchvision:resnet18", weights=str(tmp_path / "x.pth"))
+    weights = dict(whole.state_dict())
+    torch.save(weights | {"fc.bias": weights["fc.bias"].to(torch.int8)}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"1 of another kind of number, 'fc.bias' first"):
+        cl.pretrained("torchvision:resnet18", weights=str(tmp_path / "x.pth"))
     torch.save({"epoch": 3}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="102 missing") as told:
         cl.pretrained("torchvision:resnet18", weights=str(tmp_path / "x.pth"))
@@ -261,6 +265,7 @@ def test_where_it_is_imagenets_it_is_exactly_the_default(tmp_path):
     mean, spread = cl.IMAGENET
     saved_vit(tmp_path, image_mean=list(mean), image_std=list(spread))
     assert cl.normalisation(str(tmp_path)) == cl.normalisation("torchvision:resnet18") == cl.IMAGENET
+    assert cl.normalisation("torchvision:efficientnet_v2_l") == ((0.5,) * 3, (0.5,) * 3)  # as torchvision documents
 
 
 def test_a_model_without_a_preprocessor_is_said_and_a_broken_one_refused(tmp_path):
@@ -346,6 +351,8 @@ class Odd(nn.Module):
             return (scores + self.head_dist(features)) / 2
         if self.kind == "softmax":
             return scores.softmax(1)
+        if self.kind == "in place":
+            return scores.mul_(0.1)
         return {"out": scores} if self.kind == "a dictionary" else scores
 
 
@@ -363,6 +370,7 @@ def test_the_head_is_what_gives_the_scores_wherever_it_stands():
     [
         ("two", r"Of linear layers with 8 outputs it has \d: head.1, head_dist, .*Take a model with one classifier"),
         ("softmax", "its scores are not what one linear layer gives"),
+        ("in place", "its scores are not what one linear layer gives"),
         ("a dictionary", r"gives dict: expected scores \[pictures, classes\]"),
     ],
 )
