@@ -93,9 +93,9 @@ def vmapped(model: nn.Module, loss: Callable[[Callable[..., Any], Any], Tensor])
     -------
     Losses
         ``(params, context, batch, step) -> [K]``. ``ValueError`` for a parameter that the model does not have, or
-        that is another name of one that is there, or that is trained though it is a buffer or has
-        ``requires_grad=False`` in the model; for a batch whose first axis is not K. ``RuntimeError`` for what
-        ``torch.func`` cannot compute, and for gradient checkpointing.
+        that is another name of one that is there, or that is trained though it has ``requires_grad=False`` in the
+        model; for a batch whose first axis is not K. ``RuntimeError`` for what ``torch.func`` cannot compute, and for
+        gradient checkpointing. Buffers get no gradient.
 
     Raises
     ------
@@ -234,13 +234,6 @@ def _check_axis(tensor: Tensor, K: int) -> Tensor:
     return tensor
 
 
-_HELD = "Stack si.state_of(model), which holds buffers; a state dict does not say what is to be trained"
-_FREE = (
-    "Hold it, as si.stack([model]) does (a copy made by .to(...) is no parameter any more: move the model first), or "
-    "set requires_grad=True there"
-)
-
-
 class _Borrowed:
     """A model that computes with other tensors than its own, and is given back to the bit, after errors too.
 
@@ -270,23 +263,24 @@ class _Borrowed:
         if odd := sorted(params.keys() - self.names.keys()):
             hint = prefix_between(odd, self.names)
             raise ValueError(f"params: the model has no {listed(odd)}; it has {listed(self.names)}{hint}")
-        named: dict[str, str] = {}
-        for name in params:
-            tensor, first = params[name], self.names[name]
+        found: Params = {}
+        for name, tensor in params.items():
+            first = self.names[name]
+            if first in found:
+                raise ValueError(f"params: {name!r} is another name of {first!r}, which is there too; leave one out")
             module, attribute, _ = self.places[first][0]
             own = module._parameters.get(attribute)
+            if own is None:  # a buffer is no gradient's to change, whatever it was stacked from
+                tensor = tensor.detach()
             # A search's weights are no leaves: of those the model's own flags say nothing.
-            if tensor.requires_grad and tensor.is_leaf and (own is None or not own.requires_grad):
-                what = (
-                    "is a buffer of the model" if own is None else "has requires_grad=False in the model that computes"
-                )
-                raise ValueError(f"params: {name!r} is trained, but {what}. {_HELD if own is None else _FREE}")
-            other = named.setdefault(first, name)
-            if other != name:
+            elif tensor.requires_grad and tensor.is_leaf and not own.requires_grad:
                 raise ValueError(
-                    f"params: {other!r} and {name!r} are two names of one tensor of the model; leave one out"
+                    f"params: {name!r} is trained, but has requires_grad=False in the model that computes. Hold it, as "
+                    "si.stack([model]) does (a copy made by .to(...) is no parameter any more: move the model first), "
+                    "or set requires_grad=True there"
                 )
-        return {self.names[name]: tensor for name, tensor in params.items()}
+            found[first] = tensor
+        return found
 
     def call(self, params: Params, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """The model's output with ``params``, in which buffers that it changes are put."""

@@ -141,7 +141,7 @@ def test_a_tensor_given_under_two_names_is_refused_and_one_under_its_second_name
     model = Twice()
     params = si.stack([model])
     losses = make(model, loss)
-    with pytest.raises(ValueError, match=r"'first.weight' and 'second.weight' are two names of one tensor"):
+    with pytest.raises(ValueError, match=r"'second.weight' is another name of 'first.weight'"):
         losses(params | {"second.weight": params["first.weight"]}, {}, batches(0, [0]), 0)
     second = {name.replace("first", "second"): tensor for name, tensor in params.items()}
     assert torch.equal(losses(second, {}, batches(0, [0]), 0), losses(params, {}, batches(0, [0]), 0))
@@ -470,11 +470,12 @@ def test_a_parameter_that_only_one_model_of_a_stack_holds_is_refused():
 @MAKE
 def test_running_statistics_are_no_gradients_to_change(make):
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).eval()
-    params = si.stack([si.state_of(model)])
-    trained = si.train(make(model, loss), params, batches, steps=3, lr=0.1, weight_decay=0.1)
-    for name in ("1.running_mean", "1.running_var"):
-        assert torch.equal(trained.params[name], params[name])
-    assert not torch.equal(trained.params["1.weight"], params["1.weight"])
+    state = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    for params in (si.stack([si.state_of(model)]), si.stack([state])):
+        trained = si.train(make(model, loss), params, batches, steps=3, lr=0.1, weight_decay=0.1)
+        for name in ("1.running_mean", "1.running_var"):
+            assert torch.equal(trained.params[name], params[name])
+        assert not torch.equal(trained.params["1.weight"], params["1.weight"])
 
 
 def test_a_killed_training_with_frozen_parameters_resumes_to_the_same_bits(tmp_path):
@@ -512,10 +513,6 @@ def test_what_is_trained_though_the_model_says_otherwise_is_refused(make):
     moved = {name: tensor.clone() for name, tensor in si.stack([model]).items() if name != "table"}
     with pytest.raises(ValueError, match=r"'position' is trained, but has requires_grad=False in the model.*Hold it"):
         si.train(make(model, loss), moved, batches, steps=1, lr=0.1)
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).eval()
-    state = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
-    with pytest.raises(ValueError, match=r"'1.running_mean' is trained, but is a buffer.*si.state_of\(model\)"):
-        si.train(make(model, loss), si.stack([state]), batches, steps=1, lr=0.1)
 
 
 def test_a_checkpoint_of_another_training_is_not_resumed(tmp_path):
