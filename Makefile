@@ -2,8 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
-# Processes of pytest: one a core, and no more than four, for each takes more than 1 GB.
-WORKERS := -n auto --maxprocesses 4
 CHROMIUM := chromium chromium-browser google-chrome google-chrome-stable
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -23,8 +21,8 @@ paper: setup ## the experiments at the paper's scale, into runs/paper; stop and 
 
 test: setup lint browser ## formatter, linter, types, tests, and every notebook at the smoke scale
 	printf '%s\n' $(NOTEBOOKS) | xargs -n 1 -P 2 $(BIN)/python -m companion run --if-changed -f params/smoke.yaml
-	$(BIN)/python -m pytest $(WORKERS)
-	$(BIN)/python -m pytest $(WORKERS) --dist loadscope --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -42,7 +42,7 @@ def gpt2(
         vocab_size=vocab, n_layer=n_layer, n_embd=n_embd, n_head=n_head, n_positions=n_positions,
         resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
         bos_token_id=None, eos_token_id=None, use_cache=False,
-        attn_implementation="eager",  # type: ignore[call-arg]  # the other one has no batching rule for vmap
+        attn_implementation="eager",  # the other one has no batching rule for vmap
     )  # fmt: skip
     with seeded(seed, "initialisation"):
         return GPT2LMHeadModel(config)

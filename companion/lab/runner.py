@@ -517,6 +517,7 @@ def run(
 
     import nbformat
     import papermill
+    from traitlets.config import Config
 
     from companion.lab import tables  # slow to import, as these are
 
@@ -527,6 +528,8 @@ def run(
         papermill.execute_notebook(
             _no_fields(notebook), _no_fields(temporary), parameters=values, cwd=str(project_root()),
             progress_bar=progress, log_output=False, kernel_name="python3", language="python",
+            # Through files, not ports: two runs that begin at once on one machine might take the same port.
+            config=Config({"KernelManager": {"transport": "ipc"}}),
         )  # fmt: skip
         executed = nbformat.read(temporary, as_version=4)
         written = tables.written_since(begun, parameters) if "scale" in parameters else {}

@@ -46,7 +46,7 @@ def resnet(
     config = ResNetConfig(
         embedding_size=width, hidden_sizes=[width * 2**k for k in range(len(depths))], depths=list(depths),
         layer_type="basic",
-        num_labels=classes,  # type: ignore[call-arg]
+        num_labels=classes,
     )  # fmt: skip
     with seeded(seed, "initialisation"):
         model = ResNetForImageClassification(config)
@@ -80,7 +80,7 @@ def vit(
     config = ViTConfig(
         image_size=size, patch_size=patch, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
         intermediate_size=4 * width,
-        num_labels=classes,  # type: ignore[call-arg]
+        num_labels=classes,
     )  # fmt: skip
     with seeded(seed, "initialisation"):
         model = ViTForImageClassification(config)
