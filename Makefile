@@ -20,9 +20,9 @@ paper: setup ## the experiments at the paper's scale, into runs/paper; stop and 
 	$(BIN)/python -m snakemake --profile workflow/profiles/local $(ARGS) --config runs=params/runs.yaml $(CONFIG)
 
 test: setup lint browser ## formatter, linter, types, tests, and every notebook at the smoke scale
-	printf '%s\n' $(NOTEBOOKS) | xargs -n 1 -P 2 $(BIN)/python -m companion run --if-changed -f params/smoke.yaml
+	printf "%s\n" $(NOTEBOOKS) | xargs -n 3 -P 2 $(BIN)/python -m companion run --if-changed -f params/smoke.yaml
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
 
 lint: setup
 	$(BIN)/ruff format --check .

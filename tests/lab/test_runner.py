@@ -397,18 +397,25 @@ def test_a_change_of_the_reference_runs_a_notebook_again_that_reads_it(project):
     assert not runner.is_up_to_date(reader, {}, project / "runs" / "smoke")
 
 
-def test_the_reference_is_written_by_an_explicit_command_alone(project):
+def test_the_reference_is_written_by_an_explicit_command_alone(project, capsys):
     path = write_notebook(project / "notebooks" / "a.ipynb", WRITE)
-    words = [sys.executable, "-m", "companion", "run", str(path), "-p", "rate", "-1.5e-5", "-p", "n"]
-    subprocess.run([*words, "1"], check=True, capture_output=True)
+    words = ["run", str(path), "-p", "rate", "-1.5e-5", "-p", "n"]
+    assert main([*words, "1"]) == 0
     assert not (project / "results").exists()
-    assert main([*words[3:], "2", "--reference"]) == 0
+    assert main([*words, "2", "--reference"]) == 0
     assert tables.read("a", "smoke")["n"].tolist() == [2]
     assert tables.own("a", "smoke")["n"].tolist() == [1]
     assert tables.own("a", "smoke")["value"].tolist() == [-1.5e-5]
     # What has run for oneself is not what has run for the reference.
-    done = subprocess.run([*words, "2", "--if-changed"], check=True, capture_output=True, text=True)
-    assert "executed" in done.stdout
+    capsys.readouterr()
+    assert main([*words, "2", "--if-changed"]) == 0
+    assert "executed" in capsys.readouterr().out
+
+
+def test_kernels_take_no_port(project):
+    told = "from ipykernel.connect import get_connection_info\nimport json\n"
+    path = write_notebook(project / "a.ipynb", told + "assert json.loads(get_connection_info())['transport'] == 'ipc'")
+    run(path, progress=False)
 
 
 def test_a_failed_run_leaves_nothing_that_looks_complete(project):
