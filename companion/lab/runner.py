@@ -21,6 +21,7 @@ import json
 import math
 import os
 import re
+import tempfile
 import tokenize
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -525,12 +526,13 @@ def run(
     # Not .ipynb: a run that is killed leaves this behind, and no reader may take it for a notebook.
     temporary = folder / f".{notebook.stem}.{os.getpid()}.json"
     try:
-        papermill.execute_notebook(
-            _no_fields(notebook), _no_fields(temporary), parameters=values, cwd=str(project_root()),
-            progress_bar=progress, log_output=False, kernel_name="python3", language="python",
-            # Through files, not ports: two runs that begin at once on one machine might take the same port.
-            config=Config({"KernelManager": {"transport": "ipc"}}),
-        )  # fmt: skip
+        # Its kernel is spoken to through files: two runs that begin at once on one machine might take the same port.
+        with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
+            papermill.execute_notebook(
+                _no_fields(notebook), _no_fields(temporary), parameters=values, cwd=str(project_root()),
+                progress_bar=progress, log_output=False, kernel_name="python3", language="python",
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/at"}}),
+            )  # fmt: skip
         executed = nbformat.read(temporary, as_version=4)
         written = tables.written_since(begun, parameters) if "scale" in parameters else {}
         executed.metadata["companion"] = {"mark": mark, "tables": written}

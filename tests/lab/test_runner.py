@@ -412,10 +412,20 @@ def test_the_reference_is_written_by_an_explicit_command_alone(project, capsys):
     assert "executed" in capsys.readouterr().out
 
 
-def test_kernels_take_no_port(project):
-    told = "from ipykernel.connect import get_connection_info\nimport json\n"
-    path = write_notebook(project / "a.ipynb", told + "assert json.loads(get_connection_info())['transport'] == 'ipc'")
-    run(path, progress=False)
+def test_every_kernel_is_spoken_to_through_files_of_its_own(project):
+    told = "from ipykernel.connect import get_connection_info\nimport json, pathlib\n"
+    told += "at = json.loads(get_connection_info())\n"
+    places = set()
+    for name in "ab":
+        path = write_notebook(
+            project / f"{name}.ipynb", told + "pathlib.Path('at').write_text(at['transport'] + at['ip'])"
+        )
+        run(path, progress=False)
+        transport, place = (project / "at").read_text().split("/", 1)
+        assert transport == "ipc"
+        places.add(place)
+    assert len(places) == 2
+    assert not any(os.path.exists(os.path.dirname("/" + place)) for place in places)
 
 
 def test_a_failed_run_leaves_nothing_that_looks_complete(project):
