@@ -91,7 +91,8 @@ def maskable(
         raise ValueError(f"{type(model).__name__} is compiled by torch.jit, which computes with its own weights alone")
     every = dict(model.named_parameters(remove_duplicate=False))
     check_tensors("the model", every)
-    kinds, computed = _kinds(model), _computed(model)
+    computed = _computed(model)
+    kinds = _kinds(model, computed)
     for what, patterns in {"include": include, "exclude": exclude, "others": others}.items():
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
             if not matching([*every, *computed], pattern):
@@ -154,7 +155,7 @@ def parameter_groups(model: nn.Module) -> dict[str, tuple[str, ...]]:
         as class and position tokens), ``others`` (what remains: several axes, in a layer that is not known). A tied
         tensor stands under its first name.
     """
-    kinds = _kinds(model)
+    kinds = _kinds(model, _computed(model))
     groups: dict[str, list[str]] = {kind: [] for kind in ("embeddings", "norms", "biases", "tokens", "others")}
     canonical = {name for part in (model.named_parameters(), model.named_buffers()) for name, _ in part}
     for name, kind in kinds.items():
@@ -163,10 +164,10 @@ def parameter_groups(model: nn.Module) -> dict[str, tuple[str, ...]]:
     return {kind: tuple(names) for kind, names in groups.items()}
 
 
-def _kinds(model: nn.Module) -> dict[str, str]:
+def _kinds(model: nn.Module, computed: dict[str, tuple[list[str], str]]) -> dict[str, str]:
     """The kind of every parameter, ``weights`` too, and of normalisation layers' buffers, under all of its names."""
     kinds = {}
-    parts = {name for names, _ in _computed(model).values() for name in names}
+    parts = {name for names, _ in computed.values() for name in names}
     for prefix, module in model.named_modules(remove_duplicate=False):
         dot = f"{prefix}." if prefix else ""
         own = dict(module.named_parameters(recurse=False))
@@ -203,7 +204,7 @@ def left_out(model: nn.Module, names: str | Iterable[str]) -> list[dict[str, Any
     parameters = dict(model.named_parameters())
     if odd := [name for name in masked if name not in parameters]:
         raise ValueError(f"names: the model has no {listed(odd)}; it has {listed(parameters)}")
-    kinds = _kinds(model)
+    kinds = _kinds(model, _computed(model))
     total = sum(tensor.numel() for tensor in parameters.values())
     rows = [
         {

@@ -18,6 +18,7 @@ from torch.func import functional_call
 from sicore.files import canonical_json
 from sicore.masking import maskable
 from sicore.seeding import seeded
+from sicore.training import check_counts
 
 
 def resnet(
@@ -36,9 +37,7 @@ def resnet(
     seed
         Fixes the initialisation.
     """
-    for name, value in {"classes": classes, "width": width, "stem": stem, "stride": stride}.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} = {value!r}: expected an integer of 1 or more")
+    check_counts(classes=classes, width=width, stem=stem, stride=stride)
     if not stem % 2:
         raise ValueError(f"stem = {stem}: expected an odd side, so that the kernel has a middle")
     from transformers import ResNetConfig, ResNetForImageClassification  # slow to import, so only here

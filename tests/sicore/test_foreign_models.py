@@ -1,6 +1,7 @@
 """Models as other people build them: each is masked right, or refused by name, and given back as it was."""
 
 import copy
+import math
 from collections import UserDict
 from typing import NamedTuple
 
@@ -542,6 +543,26 @@ def test_a_checkpoint_of_another_training_is_not_resumed(tmp_path):
         again, plain = find(resume=told, **settings), find(**settings)
         assert seen[0] == (0 if settings else 4), settings
         assert all(torch.equal(tensor, again[name]) for name, tensor in plain.items()), settings
+
+
+def test_a_context_that_is_not_finite_passes_through_a_checkpoint(tmp_path):
+    def run(batches, resume=None):
+        return si.train(
+            lambda params, context, batch, step: (params["w"] - context["aim"][:, :2]).square().sum(1),
+            {"w": torch.zeros(1, 2)}, batches, steps=6, lr=0.1, resume=resume,
+            context={"aim": torch.tensor([[1.0, 2.0, math.nan, math.inf]])},
+        ).params["w"]  # fmt: skip
+
+    def killed(step, active):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(killed, si.Resume(checkpoint=tmp_path / "state", seconds=0))
+    seen = []
+    again = run(lambda step, active: None, si.Resume(checkpoint=tmp_path / "state", progress=seen.append))
+    assert seen[0] == 3
+    assert torch.equal(again, run(lambda step, active: None))
 
 
 # ---------------------------------------------------------------------------------------
