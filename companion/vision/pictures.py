@@ -26,6 +26,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from companion.lab.recipes import without_neutral
 from companion.vision import imagenet, reading
 from companion.vision import scenes as vision
 from companion.vision.classifiers import IMAGENET, Normalisation
@@ -38,8 +39,11 @@ TRAINING = ("training", "discovery")
 KINDS = ("ordinary", "mean_pooled", "silhouette", "conflict")
 """Kinds of evaluation pictures; as roles ``validation_KIND`` (the first two) and ``test_KIND``."""
 
-PAIRS = (0, 3, 7, 12)
-"""Pretraining class 16 i + k shows shape k with texture k + PAIRS[i] (modulo 16), every shape with four textures."""
+OFFSETS = (0, 3, 7, 12, 1, 5, 9, 14, 2, 6, 10, 15, 4, 8, 11, 13)
+"""Pretraining shows shape k with texture k + OFFSETS[i] (modulo 16), for the first few i."""
+
+NEUTRAL: dict[str, Any] = {"classes": "pairs", "textures": 4, "turn": 180.0}
+"""Settings of drawn scenes that came later, where they change nothing."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,28 @@ class Pictures:
         return len(self.labels)
 
 
-def pair(label: Tensor) -> tuple[Tensor, Tensor]:
-    """Shape and texture of pretraining classes."""
-    shape = label % vision.CLASSES
-    return shape, (shape + torch.tensor(PAIRS)[label // vision.CLASSES]) % vision.CLASSES
+def meanings(data: Mapping[str, Any]) -> Tensor:
+    """Shape and texture for which the pretraining classes of drawn scenes stand, [classes, 2]; -1 where it is neither.
+
+    Examples
+    --------
+    >>> meanings(scenes())[[0, 17, 63]].tolist()
+    [[0, 0], [1, 4], [15, 11]]
+    >>> meanings(scenes(classes="cues"))[[0, 17]].tolist()
+    [[-1, 0], [1, -1]]
+    """
+    later, every = _later(data), torch.arange(vision.CLASSES)
+    none = torch.full_like(every, -1)
+    shape, offsets = every.repeat(later["textures"]), torch.tensor(OFFSETS[: later["textures"]])
+    pairs = torch.stack([shape, (shape + offsets.repeat_interleave(vision.CLASSES)) % vision.CLASSES], 1)
+    plain = torch.stack([every, none], 1)
+    if later["classes"] == "cues":
+        return torch.cat([torch.stack([none, every], 1), plain])
+    return torch.cat([pairs, plain]) if later["classes"] == "pairs and shapes" else pairs
+
+
+def _later(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: data.get(name, value) for name, value in NEUTRAL.items()}
 
 
 def normalised(pictures: Tensor, by: Normalisation = IMAGENET) -> Tensor:
@@ -97,17 +119,23 @@ def as_png(picture: Tensor) -> str:
 
 def scenes(
     *, size: int = 32, pretraining: int = 16_000, training: int = 8000, discovery: int = 4000, evaluation: int = 1000,
-    flat: float = 0.15, imbalance: float = 4.0,
+    flat: float = 0.15, imbalance: float = 4.0, classes: str = "pairs", textures: int = 4,
+    turn: float = 180.0,
 ) -> dict[str, Any]:  # fmt: skip
     """Data spec of drawn scenes (see :mod:`companion.vision.scenes`); every seed draws its own.
 
     Parameters
     ----------
     pretraining
-        Pictures of 64 pairs of shape and texture (:data:`PAIRS`), as the richer labelled set that ImageNet is
-        in the paper.
+        Pictures of pairs of shape and texture, as the richer labelled set that ImageNet is in the paper.
     flat
         Share of these whose object has a plain colour instead of a texture.
+    classes
+        What a pretraining class is. ``pairs``: a pair, also of a plain object, which does not show its texture.
+        ``pairs and shapes``: a pair; of plain objects the shape. ``cues``: of textured objects the texture, whatever
+        their shape; of plain ones the shape.
+    textures
+        With which a shape comes in pretraining, 1 to 16 (:data:`OFFSETS`).
     training
         Ordinary pictures of 16 classes.
     discovery
@@ -116,6 +144,8 @@ def scenes(
         Pictures for validation, and twice as many for the test; every class equally often.
     imbalance
         How often the most frequent class of the training pictures is there for every picture of the rarest.
+    turn
+        Largest rotation of an object, degrees.
     """
     counts = {"pretraining": pretraining, "training": training, "discovery": discovery, "evaluation": evaluation}
     for name, value in counts.items():
@@ -129,7 +159,15 @@ def scenes(
         raise ValueError(f"imbalance = {imbalance!r}: expected 1 or more")
     if isinstance(size, bool) or not isinstance(size, int) or size < 8:
         raise ValueError(f"size = {size!r}: a picture has a side of 8 pixels or more")
-    return {"size": size, **counts, "flat": flat, "imbalance": imbalance}
+    if classes not in ("pairs", "pairs and shapes", "cues"):
+        raise ValueError(f"classes = {classes!r}: expected pairs, pairs and shapes, or cues")
+    if isinstance(textures, bool) or not isinstance(textures, int) or not 1 <= textures <= len(OFFSETS):
+        raise ValueError(f"textures = {textures!r}: expected an integer from 1 to {len(OFFSETS)}")
+    if isinstance(turn, bool) or not 0 <= turn <= 180:
+        raise ValueError(f"turn = {turn!r}: expected degrees from 0 to 180")
+    said = {"size": size, **counts, "flat": flat, "imbalance": imbalance}
+    later = {"classes": classes, "textures": textures, "turn": float(turn)}
+    return without_neutral(said | later, **NEUTRAL)
 
 
 def photographs(
@@ -300,24 +338,30 @@ def _pictures(text: str, role: str) -> Pictures:
 
 
 def _drawn(data: dict[str, Any], role: str) -> Pictures:
-    seed, size = data["seed"], data["size"]
+    seed, size, later = data["seed"], data["size"], _later(data)
+    difficulty = vision.Difficulty(turn=math.radians(later["turn"]))
     if role.endswith("pretraining"):
-        flat, count = (
-            (0.0, data["evaluation"]) if role.startswith("validation") else (data["flat"], data["pretraining"])
+        validation = role.startswith("validation")
+        count = data["evaluation" if validation else "pretraining"]
+        labels = torch.randint(
+            0, vision.CLASSES * later["textures"], (count,), generator=generator(seed, role, "classes")
         )
-        classes = vision.CLASSES * len(PAIRS)
-        labels = torch.randint(0, classes, (count,), generator=generator(seed, role, "classes"))
-        shape, texture = pair(labels)
-        drawn = vision.draw_scenes(shape, texture, generator(seed, role, "scenes"), flat=flat)
+        shape, texture = meanings({"textures": later["textures"]})[labels].unbind(1)
+        flat: float | Tensor = 0.0 if validation else data["flat"]
+        if later["classes"] != "pairs":  # a plain object is recognisable as such
+            plain = torch.rand(count, generator=generator(seed, role, "flat")) < data["flat"]
+            own, other = (labels, later["textures"]) if later["classes"] != "cues" else (texture, 1)
+            flat, labels = plain, torch.where(plain, vision.CLASSES * other + shape, own)
+        drawn = vision.draw_scenes(shape, texture, generator(seed, role, "scenes"), difficulty=difficulty, flat=flat)
         names = [
-            f"{vision.SHAPES[a]} in {vision.TEXTURES[b]}"
-            for a, b in torch.stack(pair(torch.arange(classes)), 1).tolist()
+            " in ".join(names[k] for names, k in zip((vision.SHAPES, vision.TEXTURES), both, strict=True) if k >= 0)
+            for both in meanings(data).tolist()
         ]
         return _in_memory(vision.images(drawn, size), labels, names, texture)
     if role in TRAINING:
         share = data["imbalance"] ** -torch.linspace(0, 1, vision.CLASSES)
         labels = torch.multinomial(share, data["training"], True, generator=generator(seed, "training", "classes"))
-        drawn = vision.draw_scenes(labels, labels, generator(seed, "training", "scenes"))
+        drawn = vision.draw_scenes(labels, labels, generator(seed, "training", "scenes"), difficulty=difficulty)
         if role == "training":
             return _in_memory(vision.images(drawn, size), labels, vision.SHAPES)
         first = data["discovery"]
@@ -325,7 +369,7 @@ def _drawn(data: dict[str, Any], role: str) -> Pictures:
     part, kind = role.split("_", 1)
     count = data["evaluation"] * (2 if part == "test" else 1)
     labels = torch.arange(count) % vision.CLASSES
-    drawn = vision.draw_scenes(labels, labels, generator(seed, part, "scenes"))
+    drawn = vision.draw_scenes(labels, labels, generator(seed, part, "scenes"), difficulty=difficulty)
     if kind == "conflict":
         away = torch.randint(1, vision.CLASSES, (count,), generator=generator(seed, part, "textures"))
         texture = (labels + away) % vision.CLASSES

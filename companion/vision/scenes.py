@@ -141,7 +141,7 @@ class Scenes:
 
 def draw_scenes(
     shape: Tensor, texture: Tensor, generator: torch.Generator, *, difficulty: Difficulty | None = None,
-    flat: float = 0.0,
+    flat: float | Tensor = 0.0,
 ) -> Scenes:  # fmt: skip
     """Draw everything but the classes of N scenes.
 
@@ -151,12 +151,12 @@ def draw_scenes(
         Classes, [N] each. Nothing else depends on them: the same generator gives the same
         places and colours whatever the classes are.
     flat
-        Probability that an object has one flat colour instead of its texture.
+        Probability that an object has one flat colour instead of its texture, or which objects have, [N] boolean.
 
     Raises
     ------
     ValueError
-        For classes outside 0 to 15, or a share outside [0, 1].
+        For classes outside 0 to 15, a share outside [0, 1], or a tensor ``flat`` of another shape or kind.
 
     Examples
     --------
@@ -171,9 +171,11 @@ def draw_scenes(
             raise ValueError(f"{name}: expected one class of 0 to {CLASSES - 1} a scene, a tensor [N]")
     if len(shape) != len(texture):
         raise ValueError(f"shape has {len(shape)} classes, texture {len(texture)}: expected one of each a scene")
-    if not 0 <= flat <= 1:
-        raise ValueError(f"flat = {flat!r}: expected a share from 0 to 1")
     n = len(shape)
+    if isinstance(flat, Tensor) and (flat.dtype != torch.bool or flat.shape != shape.shape):
+        raise ValueError(f"flat is {flat.dtype} {tuple(flat.shape)}: expected boolean [{n}], or a share")
+    if not isinstance(flat, Tensor) and not 0 <= flat <= 1:
+        raise ValueError(f"flat = {flat!r}: expected a share from 0 to 1")
 
     def uniform(low: float, high: float, *size: int) -> Tensor:
         return torch.rand(n, *size, generator=generator) * (high - low) + low

@@ -28,6 +28,7 @@ from sicore.training import check_counts
 SCENES = {
     "size": "picture_size", "pretraining": "pretraining_pictures", "training": "training_pictures",
     "discovery": "pooled_pictures", "evaluation": "evaluation_pictures", "flat": "flat_share", "imbalance": "imbalance",
+    "classes": "pretraining_classes", "textures": "shape_textures", "turn": "object_turn",
 }  # fmt: skip
 PHOTOGRAPHS = {
     "ordinary": "ordinary_folder", "mean_pooled": "mean_pooled_folder", "conflict": "conflict_folder",

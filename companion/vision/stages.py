@@ -41,7 +41,7 @@ from companion.lab.make import (
 )
 from companion.vision import classifiers
 from companion.vision.answers import shape_bias
-from companion.vision.pictures import Batches, Pictures, normalised, pair, pictures, roles
+from companion.vision.pictures import Batches, Pictures, meanings, normalised, pictures, roles
 from companion.vision.specs import Base, Head, Row, Search, build, masked
 from companion.vision.starts import CONDITIONS, Condition
 from sicore.discovery import discover
@@ -313,16 +313,22 @@ def _train_base(specs: list[Spec], machine: Machine, progress: Any) -> None:
         )  # fmt: skip
         params = moved(unstack(trained.params, 0), "cpu")
         meta |= {"history": history_of(trained.history, 0)} | _read_apart(
-            call.predict(moved(params, call.device), validation), validation
+            call.predict(moved(params, call.device), validation), validation, meanings(spec.data)
         )
     machine.store.put("vision_base", specs[0], params, {**meta, "seconds": time.monotonic() - began}, machine.device)
 
 
-def _read_apart(predicted: Tensor, asked: Pictures) -> dict[str, float]:
-    """Accuracy on pretraining pairs, and how often at least the shape, or at least the texture, is right."""
-    (shape, texture), expected = pair(predicted), pair(asked.labels)
-    hits = {"": predicted == asked.labels, "shape_": shape == expected[0], "texture_": texture == expected[1]}
-    return {f"{part}accuracy": float(right.float().mean()) for part, right in hits.items()}
+def _read_apart(predicted: Tensor, asked: Pictures, known: Tensor) -> dict[str, float]:
+    """Accuracy on pretraining classes, and how often the shape or the texture for which they stand is right.
+
+    ``known`` are their :func:`companion.vision.pictures.meanings`.
+    """
+    found = {"accuracy": float((predicted == asked.labels).float().mean())}
+    for part, said in zip(("shape", "texture"), known.T, strict=True):
+        standing, right = said[asked.labels] >= 0, said[predicted] == said[asked.labels]
+        if standing.any():
+            found[f"{part}_accuracy"] = float(right[standing].float().mean())
+    return found
 
 
 def _train_head(specs: list[Spec], machine: Machine, progress: Any) -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 from companion.vision import imagenet, reading
 from companion.vision import pictures as pics
 from companion.vision import scenes as vision
-from companion.vision.pictures import Batches, Pictures, pair, photographs, pictures, roles, scenes
+from companion.vision.pictures import Batches, Pictures, meanings, photographs, pictures, roles, scenes
+from sicore.seeding import generator
 
 SMALL = {"size": 16, "pretraining": 64, "training": 96, "discovery": 32, "evaluation": 32}
 
@@ -59,13 +60,65 @@ def test_mean_pooled_pictures_for_the_search_are_those_of_the_first_training_pic
 
 
 def test_a_pretraining_class_is_a_pair_of_shape_and_texture():
-    shape, texture = pair(torch.arange(64))
-    assert {tuple(row) for row in torch.stack([shape, texture], 1).tolist()} == {
-        (k, (k + step) % 16) for k in range(16) for step in (0, 3, 7, 12)
-    }
+    known = meanings(drawn())
+    assert set(map(tuple, known.tolist())) == {(k, (k + step) % 16) for k in range(16) for step in (0, 3, 7, 12)}
     data = drawn(evaluation=64)
     asked = pictures(data, "validation_pretraining")
-    assert torch.equal(pair(asked.labels)[1], asked.texture)
+    assert torch.equal(known[asked.labels, 1], asked.texture)
+
+
+@pytest.mark.parametrize(
+    ("classes", "textures", "count"), [("cues", 1, 32), ("cues", 16, 32), ("pairs and shapes", 3, 64)]
+)
+def test_a_plain_object_is_told_by_its_shape_where_asked(classes, textures, count):
+    data = drawn(pretraining=2000, evaluation=500, flat=0.25, classes=classes, textures=textures)
+    known = meanings(data)
+    assert len(known) == count == len({tuple(row) for row in known.tolist()})
+    for role in ("pretraining", "validation_pretraining"):
+        asked = pictures(data, role)
+        assert asked.classes[-16:] == vision.SHAPES
+        assert asked.classes[0] == ("rows" if classes == "cues" else "disc in rows")
+        assert set(asked.labels.tolist()) == set(range(count))
+        shape, texture = known[asked.labels].unbind(1)
+        assert torch.equal(texture[texture >= 0], asked.texture[texture >= 0])
+        assert float((texture < 0).float().mean()) == pytest.approx(0.25, abs=0.05)
+        # A plain object leaves far fewer colours in a picture: those of its regions, and the mixtures at its edge.
+        colours = torch.tensor([len(one.flatten(1).unique(dim=1)[0]) for one in all_of(asked)[:400]]).float()
+        plain = texture[:400] < 0
+        assert colours[plain].quantile(0.9) < colours[~plain].quantile(0.1)
+        if classes == "pairs and shapes":
+            assert set(((texture - shape) % 16)[texture >= 0].tolist()) == set(pics.OFFSETS[:textures])
+
+
+@pytest.mark.parametrize("textures", [1, 4, 16])
+def test_every_shape_comes_with_as_many_textures_as_asked(textures):
+    shape, texture = meanings(drawn(textures=textures)).unbind(1)
+    for one, other in ((shape, texture), (texture, shape)):
+        for k in range(16):
+            assert len(set(other[one == k].tolist())) == textures == int((one == k).sum())
+    assert bool(((shape - texture) % 16 == 0).any()), "its own texture among them"
+
+
+def test_pictures_of_the_other_stages_do_not_depend_on_the_pretraining():
+    one, other = drawn(), drawn(textures=1, classes="cues", flat=0.5)
+    for role in roles(one)[2:]:
+        assert torch.equal(all_of(pictures(one, role)), all_of(pictures(other, role))), role
+
+
+def test_objects_are_turned_as_far_as_asked_in_every_role():
+    upright = drawn(turn=0)
+    labels = torch.arange(64) % 16
+    asked = vision.draw_scenes(labels, labels, generator(0, "test", "scenes"), difficulty=vision.Difficulty(turn=0.0))
+    assert torch.equal(all_of(pictures(upright, "test_silhouette")), vision.silhouettes(asked, 16))
+    for role in roles(upright):
+        assert not torch.equal(all_of(pictures(upright, role)), all_of(pictures(drawn(), role))), role
+
+
+def test_a_later_setting_of_scenes_is_left_out_where_it_changes_nothing():
+    assert scenes(classes="pairs", textures=4, turn=180) == scenes()
+    assert set(scenes()) == {"size", "pretraining", "training", "discovery", "evaluation", "flat", "imbalance"}
+    said = {"classes": "cues", "textures": 1, "turn": 45.0}
+    assert scenes(**said) == scenes() | said
 
 
 def test_test_classes_are_equally_frequent_and_training_classes_as_asked():
@@ -79,8 +132,10 @@ def test_test_classes_are_equally_frequent_and_training_classes_as_asked():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("size", 4), ("pretraining", 0), ("training", True), ("discovery", 97), ("flat", 1.5), ("imbalance", 0.5)],
-)
+    [("size", 4), ("pretraining", 0), ("training", True), ("discovery", 97), ("flat", 1.5), ("imbalance", 0.5),
+     ("textures", 0), ("textures", 17), ("textures", True), ("textures", 1.0), ("classes", "shapes"), ("turn", -1),
+     ("turn", 181.0), ("turn", float("nan")), ("turn", True)],
+)  # fmt: skip
 def test_settings_of_scenes_out_of_range_are_named(name, value):
     with pytest.raises(ValueError, match=f"{name} = {value!r}"):
         scenes(**{**SMALL, name: value})

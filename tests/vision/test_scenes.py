@@ -53,6 +53,13 @@ def test_cue_conflict_changes_the_object_alone():
     assert changed.flatten(1).any(1).all()
 
 
+def test_the_named_objects_are_flat_and_no_others():
+    named = torch.arange(64) % 3 == 0
+    one = scenes(flat=named)
+    changed = (vision.images(one) != vision.images(one.retextured((one.texture + 5) % 16))).flatten(1).any(1)
+    assert torch.equal(changed, ~named)
+
+
 def test_a_silhouette_is_the_true_segment():
     ordinary = scenes()
     assert torch.equal(vision.silhouettes(ordinary)[:, 0] <= 127, vision.segments(ordinary) == 0)
@@ -229,6 +236,9 @@ def test_wrong_arguments_are_named():
         vision.draw_scenes(torch.zeros(2).long(), torch.zeros(1).long(), generator(0))
     with pytest.raises(ValueError, match="flat = 2"):
         scenes(flat=2.0)
+    for flat in (torch.ones(64), torch.ones(63, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=r"flat is torch.*: expected boolean \[64\], or a share"):
+            scenes(flat=flat)
     with pytest.raises(ValueError, match="the scenes"):
         scenes().retextured(torch.zeros(3).long())
     with pytest.raises(ValueError, match="segments has shape"):

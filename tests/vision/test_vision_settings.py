@@ -4,12 +4,13 @@ import ast
 import dataclasses
 import inspect
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
 from companion.lab.make import Machine
-from companion.lab.runner import parameters_of
+from companion.lab.runner import parameters_of, resolve
 from companion.vision import pictures, settings
 from companion.vision.specs import Base, Head, Row, Search
 
@@ -27,9 +28,17 @@ def machine(tmp_path):
 
 
 def test_drawn_pictures_where_no_folder_is_named(seen):
-    data = settings.data({**seen, "pooled_pictures": 123, "flat_share": 0.5})
+    changes = {
+        "pooled_pictures": 123,
+        "flat_share": 0.5,
+        "pretraining_classes": "cues",
+        "shape_textures": 2,
+        "object_turn": 45,
+    }
+    data = settings.data({**seen, **changes})
     assert data["discovery"] == 123
     assert data["flat"] == 0.5
+    assert (data["classes"], data["textures"], data["turn"]) == ("cues", 2, 45)
     assert set(data) == set(inspect.signature(pictures.scenes).parameters)
 
 
@@ -92,6 +101,12 @@ def test_missing_parameter_is_named(seen, machine):
         ({"training_pictures": 0}, "training_pictures = 0"),
         ({"pooled_pictures": 400}, "pooled_pictures = 400: expected at most training_pictures = 320"),
         ({"picture_size": 3}, "picture_size = 3"),
+        ({"shape_textures": 17}, "shape_textures = 17: expected an integer from 1 to 16"),
+        (
+            {"pretraining_classes": "shapes"},
+            "pretraining_classes = 'shapes': expected pairs, pairs and shapes, or cues",
+        ),
+        ({"object_turn": 200.0}, "object_turn = 200.0: expected degrees from 0 to 180"),
         ({"evaluation_pictures": -1}, "evaluation_pictures = -1"),
         ({"vision_seeds": [0, -1]}, "vision_seeds = -1"),
         ({"vision_seeds": []}, "vision_seeds is empty"),
@@ -119,3 +134,14 @@ def test_what_a_later_stage_needs_is_refused_before_the_first_one(seen, machine,
     for first in (settings.base, settings.untrained):
         with pytest.raises(ValueError, match=re.escape(message)):
             first(machine, {**seen, **wrong})
+
+
+def test_the_quick_scale_is_the_one_whose_premise_was_tried():
+    root = NOTEBOOK.parents[1]
+    premise = runpy.run_path(str(root / "benchmarks" / "premise.py"))
+    notebook = root / "notebooks" / "09_shape_subnetwork.ipynb"
+    quick = {name: ast.literal_eval(entry["default"]) for name, entry in parameters_of(notebook).items()}
+    quick |= resolve(notebook, [root / "params" / "quick.yaml"])
+    tried = premise["FIRST"] | premise["TRIED"]["quick"][0]
+    assert {name: quick[name] for name in tried} == tried
+    assert min(seed for _, seeds in premise["TRIED"].values() for seed in seeds) >= 1000

@@ -15,6 +15,7 @@ from torch import nn
 from companion.lab.make import Machine
 from companion.lab.store import Store
 from companion.vision import classifiers, imagenet, pictures
+from companion.vision import scenes as vision
 from companion.vision import stages as ve
 from companion.vision.specs import build, masked
 from companion.vision.starts import CONDITIONS
@@ -105,6 +106,26 @@ def test_what_each_condition_starts_from(machine):
                 expected = torch.where(begin.frozen[name], headed[name], fresh[name])
                 assert torch.equal(begin.params[name], expected), name
             assert set(begin.frozen) == set(kernels), "every kernel is masked, the head is not"
+
+
+@pytest.mark.parametrize("classes", ["pairs", "pairs and shapes", "cues"])
+def test_shape_and_texture_are_told_where_a_class_stands_for_them(machine, classes):
+    data = pictures.scenes(
+        size=16, pretraining=64, training=32, discovery=32, evaluation=64, flat=0.5, classes=classes, textures=2
+    )
+    (base,) = ve.base_models(machine, [0], data=data, model=RESNET, steps=40, batch=32, every=40)
+    asked = pictures.pictures(base.data, "validation_pretraining")
+    answered = ve.Call(base.spec.build(), base.spec, machine).predict(base.tensors, asked)
+    hits = {"shape": [], "texture": [], "": []}
+    for found, expected in zip(answered.tolist(), asked.labels.tolist(), strict=True):
+        one, other = asked.classes[found].split(" in "), asked.classes[expected].split(" in ")
+        hits[""].append(one == other)
+        for kind, names in {"shape": vision.SHAPES, "texture": vision.TEXTURES}.items():
+            if wanted := set(other) & set(names):
+                hits[kind].append(wanted <= set(one))
+    for kind, some in hits.items():
+        assert base.meta[f"{kind}_accuracy".removeprefix("_")] == pytest.approx(sum(some) / len(some)), kind
+    assert 0 < sum(hits["texture"]) < len(hits["texture"])
 
 
 def test_the_head_is_what_a_plain_model_computes(machine):
