@@ -19,7 +19,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from companion.compare.ledger import RULES, SCALES, Judged, as_table, judge_all, summary
+from companion.compare.ledger import DRAWN, RULES, SCALES, Judged, as_table, judge_all, summary
 from companion.lab import tables
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class ClaimsTable(_FromLedger):
         told = self.link("notebook" if "/runs/" in one.page else "page", one.page)
         where_told = [told] if one.page != self.env.docname else []
         if one.scale:
-            drawn = f"{one.stand_in.split(' in place')[0]}, {'longer' if one.scale == 'paper' else 'quick'} run"
+            drawn = f"{one.stand_in.split(' in place')[0]}, {DRAWN[one.scale]}"
             where = drawn if one.stand_in else f"{SCALES[one.scale]} scale"
             seeds = f"{'at least ' if RULES[one.rule].many else ''}{one.seeds} seed{'s' if one.seeds > 1 else ''}"
             ours += small(f"{where}, {seeds}{' · ' if where_told else ''}", *where_told)
@@ -110,6 +110,8 @@ class ClaimsTable(_FromLedger):
         verdict = nodes.entry("", nodes.paragraph("", "", badge))
         if one.remark:
             verdict += small(f"{one.remark}.")
+        if one.settle:
+            verdict += small(f"To settle it: {one.settle}.")
         return nodes.row("", claim, paper, ours, verdict, ids=[f"claim-{one.id.replace('_', '-')}"])
 
     def rule(self, one: Judged) -> nodes.Node:

@@ -9,31 +9,53 @@ A query names a table, says with a verb what is wanted, and chooses rows:
 
 - **Table**: its name, after a scale and a slash where it is not the page's own scale. After a dot one of :data:`VIEWS`,
   which computes a table from it.
-- **Verb**: one of :data:`VERBS`. Without one: the mean ± half of its 95 % interval over seeds.
+- **Verb**: one of :data:`VERBS`. Without one: the mean over seeds and its 95 % interval.
 - **Column**: what is averaged, counted or shown.
 - **Filters**: ``column=value``; several values with ``/``; numbers also as ``64..2500``, ``..40`` or ``0.9..``.
 - **Options**: see :data:`OPTIONS`.
 
 What has a space in it stands in quotes: ``task='a^2 + ab'``. Seeds are what is averaged: the rows of a seed, one for
-each number of samples for instance, become one value first. Of one or two seeds the values are shown, as their interval
-says nothing.
+each number of samples for instance, become one value first. Of few seeds the values are shown, as their interval says
+little, and there is no verdict on them.
+
+A verdict is adjusted (Holm) for those that are read together with it, its *family*: by default the same comparison with
+every other value of ``over``; ``family=task`` makes it that of all tasks, ``family=over+task`` both.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from companion.arithmetic.starts import of
 from companion.compare import published
-from companion.compare.statistics import RUN, gap_of_means, interval, lead, share_of_gain, spreads, verdict
-from companion.compare.texts import plus_minus, with_sign
+from companion.compare.statistics import (
+    MARGIN,
+    OPEN,
+    OUTCOMES,
+    RUN,
+    TOO_FEW,
+    UNBOUNDED,
+    Bounds,
+    Verdict,
+    bounds,
+    enough,
+    gap_of_means,
+    is_share,
+    judge_all,
+    lead,
+    share_of_gain,
+    spreads,
+)
+from companion.compare.texts import between, number, over_seeds
 from companion.lab import tables
 
 OPTIONS: dict[str, str] = {
@@ -47,13 +69,14 @@ OPTIONS: dict[str, str] = {
     "times": "a factor",
     "rest_of": "a number: shown is 1 - value / rest_of",
     "sign": "`yes`: with a plus in front of what is not negative",
-    "words": "for `verdict`: in place of above/below/not told apart/one seed/a run diverged, from the first on",
+    "words": "for `verdict`: in place of above/below/equivalent/open/too few seeds/a run diverged, from the first on",
+    "family": "for `verdict`: columns, with +, whose values are read together; by default `over`",
+    "margin": "for `verdict`: the smallest difference that would matter, 0.05 of a share by default",
     "text": "for `each`: a text, with {column} for what a row has there",
     "join": "for `each` and `values`: what stands between two",
     "wide": "a column whose values become columns, filled from the column `value`",
 }
 """What a query can say beside its filters."""
-VERDICTS = ("above", "below", "not told apart", "one seed", "a run diverged")
 SETTINGS = ("n_layer", "penalty", "lr")
 """Columns of numbers in which the rows of a seed must agree to be averaged, as in all columns of texts."""
 
@@ -242,9 +265,11 @@ def _sums(table: Table, query: Query) -> pd.Series[float]:
 
 
 def _values(table: Table, query: Query) -> pd.Series[float]:
-    """What a query is about, one value a seed: a column, a lead over another start, or sums of starts."""
+    """What a query is about, one value a seed: a column, a lead over another start, a share of it, or sums."""
     if {"plus", "minus"} & set(query.options):
         values = _sums(table, query)
+    elif query.verb == "share":
+        values = _shares(table, query)
     elif "over" in query.options:
         both, by, one, other = _both(table, query)
         both = both.assign(**{query.column: _numbers(both, query.column)})
@@ -257,13 +282,38 @@ def _values(table: Table, query: Query) -> pd.Series[float]:
     return query.scaled(values)
 
 
+def _shares(table: Table, query: Query) -> pd.Series[float]:
+    """Which share of the gain of ``whole`` over ``over`` has the chosen start? Seed by seed."""
+    _needs(query, "over", "whole")
+    both, by, one, other = _both(table, query)
+    rest = _select(table, {name: value for name, value in query.where.items() if name != by})
+    rows = pd.concat([both, _select(rest, {by: query.options["whole"]})])
+    rows = rows.assign(test_accuracy=_numbers(rows, query.column))
+    return share_of_gain(rows, one, query.options["whole"], other, by=by)
+
+
+def _limits(query: Query) -> Bounds:
+    """What a quantity can be, as a query shows it."""
+    if {"plus", "minus", "times", "rest_of"} & set(query.options) or query.verb == "share":
+        return UNBOUNDED
+    low, high = bounds(_quantity(query), difference="over" in query.options)
+    return (100 * low, 100 * high) if query.unit else (low, high)
+
+
+def _quantity(query: Query) -> str:
+    """What is measured: the column; in a long table, whose column is ``value``, what the row says."""
+    said = [query.where[name] for name in ("measure", "quantity") if name in query.where]
+    return said[0] if query.column == "value" and said else query.column
+
+
+def _depth(table: Table, query: Query) -> int:
+    """The fewest layers among the rows: from 6 on, fewer seeds are enough."""
+    rows = _select(table, query.where)
+    return int(rows["n_layer"].min()) if "n_layer" in rows and len(rows) else 2
+
+
 # ---------------------------------------------------------------------------------------
 # Verbs
-
-
-def _clean(number: float) -> float:
-    """0 where only the rounding of a sum is left, so that no -0.000 is shown."""
-    return 0.0 if abs(number) < 1e-12 else number
 
 
 def _one(value: Any, query: Query) -> str:
@@ -274,19 +324,16 @@ def _one(value: Any, query: Query) -> str:
         return "–"
     if pd.api.types.is_bool(value):
         return "yes" if value else "no"
-    number = _clean(query.scaled(float(value)))
-    whole = "digits" not in query.options and number.is_integer()
-    return f"{number:,.{0 if whole else query.digits}f}"
+    shown = query.scaled(float(value))
+    whole = "digits" not in query.options and shown.is_integer()
+    return number(shown, 0 if whole else query.digits)
 
 
 def _interval(table: Table, query: Query, sign: bool = False) -> str:
-    """Mean ± half of its 95 % interval over seeds; of one or two seeds, their values."""
-    shown = with_sign if sign or query.options.get("sign") == "yes" else plus_minus
-    values = _values(table, query).tolist()
-    if len(values) < 3:
-        return " and ".join(shown(_clean(value), math.nan, query.digits) for value in values) + query.unit
-    mean, half = interval(values)
-    return shown(_clean(mean), half, query.digits) + query.unit
+    """Mean and 95 % interval over seeds; of too few seeds, their values."""
+    values, depth = _values(table, query).tolist(), _depth(table, query)
+    signed = sign or query.options.get("sign") == "yes"
+    return over_seeds(values, query.digits, sign=signed, limits=_limits(query), n_layer=depth) + query.unit
 
 
 def _needs(query: Query, *options: str) -> None:
@@ -306,29 +353,75 @@ def _gain(table: Table, query: Query) -> str:
     return _interval(table, query)
 
 
+def judged(table: Table, query: Query) -> Verdict:
+    """The verdict on a lead, or on a mean beside 0, within its family."""
+    plain = replace(query, options={name: one for name, one in query.options.items() if name not in ("as", "times")})
+    margin = float(query.options.get("margin", MARGIN if is_share(_quantity(query)) else 0.0))
+    return judge_all(_family(table, plain), margin=margin, n_layer=_depth(table, query))[()]
+
+
+def _family(table: Table, query: Query) -> dict[tuple[str, ...], list[float]]:
+    """The seeds' values of every comparison that is read together with this one, which has the key ()."""
+    family: dict[tuple[str, ...], list[float]] = {(): _values(table, query).tolist()}
+    names = [name for name in query.options.get("family", "over" if "over" in query.options else "").split("+") if name]
+    choices = [_alternatives(table, query, name) for name in names]
+    for chosen in itertools.product(*choices):
+        changed = dict(zip(names, chosen, strict=True))
+        other = replace(
+            query, where={name: changed.get(name, one) for name, one in query.where.items()},
+            options={name: changed.get(name, one) for name, one in query.options.items()},
+        )  # fmt: skip
+        itself = "over" in other.options and other.where[_by(table, other)] == other.options["over"]
+        if other == query or itself:
+            continue
+        with contextlib.suppress(ValueError):  # the table does not have this one
+            family[chosen] = _values(table, other).tolist()
+    return family
+
+
+def _alternatives(table: Table, query: Query, name: str) -> list[str]:
+    """The values that a column has in a family, the query's own among them, as it is written there."""
+    own = query.options.get("over") if name == "over" else query.where.get(name)
+    if own is None:
+        raise ValueError(f"family={name}: expected over, or a column that the query chooses by, with a value for it")
+    column = _column(table, _by(table, query) if name == "over" else name)
+    return [own, *(str(value) for value in column[~_is(column, own)].drop_duplicates())]
+
+
 def _verdict(table: Table, query: Query) -> str:
     """On which side of 0 is the lead, or the mean?"""
     words = _split(query.options["words"]) if "words" in query.options else []
-    if len(words) > len(VERDICTS):
-        raise ValueError(f"words={query.options['words']}: expected at most {len(VERDICTS)}, for {'/'.join(VERDICTS)}")
-    found = verdict(*interval(_values(table, query).tolist()))
-    return dict(zip(VERDICTS, words, strict=False)).get(found, found)
+    if len(words) > len(OUTCOMES):
+        raise ValueError(f"words={query.options['words']}: expected at most {len(OUTCOMES)}, for {'/'.join(OUTCOMES)}")
+    found = judged(table, query).outcome
+    return dict(zip(OUTCOMES, words, strict=False)).get(found, found)
 
 
 def _judged(table: Table, query: Query) -> str:
-    """A gain, with its verdict in brackets."""
-    return f"{_gain(table, query)} ({_verdict(table, query)})"
+    """A gain and its verdict; of an open one, what would settle it."""
+    found = judged(table, query)
+    settled = f", {_seeds(found)}" if found.outcome in (OPEN, TOO_FEW) else ""
+    return f"{_gain(table, query)}: {_verdict(table, query)}{settled}"
 
 
-def _share(table: Table, query: Query) -> str:
-    """Which share of the gain of ``whole`` over ``over`` has the chosen start?"""
-    _needs(query, "over", "whole")
-    both, by, one, other = _both(table, query)
-    rest = _select(table, {name: value for name, value in query.where.items() if name != by})
-    rows = pd.concat([both, _select(rest, {by: query.options["whole"]})])
-    rows = rows.assign(test_accuracy=_numbers(rows, query.column))
-    mean, half = map(query.scaled, share_of_gain(rows, one, query.options["whole"], other, by=by))
-    return plus_minus(mean, half, query.digits) + query.unit
+def _settle(table: Table, query: Query) -> str:
+    """How many seeds would settle an open verdict; ``none needed`` where it is none."""
+    found = judged(table, query)
+    return _seeds(found) if found.outcome in (OPEN, TOO_FEW) else "none needed"
+
+
+def _seeds(found: Verdict) -> str:
+    """What would settle a verdict, in words."""
+    return (
+        f"{found.settle:,} seeds would settle it"
+        if found.settle
+        else "no number of seeds that one can run would settle it"
+    )
+
+
+def _smallest(table: Table, query: Query) -> str:
+    """The smallest difference that would have been seen."""
+    return number(query.scaled(judged(table, query).smallest), query.digits) + query.unit
 
 
 def _unpaired(table: Table, query: Query) -> str:
@@ -336,15 +429,17 @@ def _unpaired(table: Table, query: Query) -> str:
     _needs(query, "over")
     both, by, one, other = _both(table, query)
     shared = both[both.groupby("n_disambiguation")[by].transform("nunique") == 2]
-    first, second = (_by_seed(shared[shared[by] == value], query.column).tolist() for value in (one, other))
-    mean, half = map(query.scaled, gap_of_means(first, second))
-    return with_sign(_clean(mean), half, query.digits) + query.unit
+    first, second = (query.scaled(_by_seed(shared[shared[by] == value], query.column)) for value in (one, other))
+    found = gap_of_means(first.tolist(), second.tolist(), _limits(query))
+    if not enough(found.seeds, _depth(table, query)):
+        return f"{number(found.mean, query.digits, sign=True)}{query.unit} ({len(first)} and {len(second)} seeds)"
+    return between(found, query.digits, sign=True) + query.unit
 
 
 def _mean(table: Table, query: Query) -> str:
     """The mean over seeds, without its interval."""
-    mean = _clean(float(_values(table, query).mean(skipna=False)))
-    return "–" if math.isnan(mean) else f"{mean:,.{query.digits}f}{query.unit}"
+    mean = float(_values(table, query).mean(skipna=False))
+    return number(mean, query.digits) + ("" if math.isnan(mean) else query.unit)
 
 
 def _of_rows(statistic: Callable[[pd.Series[float]], float]) -> Callable[[Table, Query], str]:
@@ -411,7 +506,9 @@ VERBS: dict[str, Callable[[Table, Query], str]] = {
     "gain": _gain,
     "verdict": _verdict,
     "judged": _judged,
-    "share": _share,
+    "settle": _settle,
+    "smallest": _smallest,
+    "share": _interval,
     "unpaired": _unpaired,
     "median": _of_rows(lambda values: float(values.median())),
     "min": _of_rows(lambda values: float(values.min())),
@@ -438,8 +535,8 @@ def _labelled(found: Table) -> Table:
 
 def _points(table: Table) -> Table:
     found = published.points(table)
-    judged = _labelled(found[found["inside"].notna()])
-    return judged.assign(reach=(judged["high"] - judged["low"]) / 2, distance=judged["gap"].abs())
+    several = _labelled(found[found["between"].notna()])
+    return several.assign(distance=several["gap"].abs())
 
 
 def _crossed(table: Table) -> Table:
@@ -482,8 +579,7 @@ VIEWS: dict[str, Callable[[Table], Table]] = {
 }
 """Tables that are computed from a table, by functions of :mod:`companion.compare.published`:
 
-- ``points``: ``points``, those with two seeds or more, with ``label``, ``reach`` (half of the interval for one more
-  run) and ``distance`` (size of the gap).
+- ``points``: ``points``, those with two seeds or more, with ``label`` and ``distance`` (size of the gap).
 - ``crossed``: ``crossed``, with ``wrong`` (beside another start than its own) and ``distance``.
 - ``over_depths``: ``over_depths``, with ``label``.
 - ``five_runs``: ``beside_five_runs``, with ``label`` and ``side`` (of the interval's upper end).
@@ -514,14 +610,66 @@ def text(table: Table, query: str) -> str:
     '+0.3 and +0.1'
     """
     try:
-        asked = Query.parse(query)
-        if wide := asked.options.get("wide"):
-            rest = [name for name in table.columns if name not in (wide, "value")]
-            _column(table, wide), _column(table, "value")
-            table = table.pivot(index=rest, columns=wide, values="value").reset_index()
+        table, asked = _asked(table, query)
         return VERBS[asked.verb](table, asked)
     except ValueError as error:
         raise ValueError(f"{query!r}: {error}") from error
+
+
+def _asked(table: Table, query: str) -> tuple[Table, Query]:
+    """The query, and the table that it asks: the one given, or that as a wide one."""
+    asked = Query.parse(query)
+    if wide := asked.options.get("wide"):
+        rest = [name for name in table.columns if name not in (wide, "value")]
+        _column(table, wide), _column(table, "value")
+        table = table.pivot(index=rest, columns=wide, values="value").reset_index()
+    return table, asked
+
+
+def values(table: Table, query: str) -> pd.Series[float]:
+    """What a query is about, one value a seed (the index), as the query shows it. Errors as of :func:`text`.
+
+    >>> runs = pd.DataFrame({"start": list("ab"), "seed": [3, 3], "test_accuracy": [0.75, 0.5]})
+    >>> values(runs, "lead test_accuracy start=a over=b").to_dict()
+    {3: 0.25}
+    """
+    try:
+        return _values(*_asked(table, query))
+    except ValueError as error:
+        raise ValueError(f"{query!r}: {error}") from error
+
+
+def limits(query: str) -> Bounds:
+    """What the quantity of a query can be, as the query shows it.
+
+    >>> limits("lead test_accuracy start=a over=b"), limits("density as=percent")
+    ((-1.0, 1.0), (0.0, 100.0))
+    """
+    return _limits(Query.parse(query))
+
+
+OVER_SEEDS = ("interval", "mean", "lead", "gain", "judged", "share", "median", "min", "max", "range")
+"""Verbs whose answer a single run has too."""
+
+
+def beside(own: Table, reference: Table | None) -> Callable[[str], str]:
+    """Asks the reference, and then this run: ``0.85 (0.81 to 0.90), this run 0.85 and 0.83``.
+
+    Verdicts, and what is no value, come from the reference alone. Without a reference, all from this run.
+    """
+
+    def ask(query: str) -> str:
+        if reference is None:
+            return text(own, query)
+        told, verb = text(reference, query), Query.parse(query).verb
+        if verb not in OVER_SEEDS:
+            return told
+        here = ""
+        with contextlib.suppress(ValueError):  # this run has no such rows
+            here = text(own, query.replace("judged", "gain", 1) if verb == "judged" else query)
+        return told if here in ("", told) else f"{told}, this run {here}"
+
+    return ask
 
 
 def name_of(query: str, default_scale: str) -> tuple[str, str, str, str]:

@@ -10,10 +10,11 @@ import functools
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -21,26 +22,44 @@ import pandas as pd
 import yaml
 
 from companion.arithmetic.starts import CONDITIONS
-from companion.compare import published
-from companion.compare.statistics import interval, lead, select, verdict, wilson
+from companion.compare import published, statistics
+from companion.compare.statistics import (
+    ABOVE,
+    BELOW,
+    DIVERGED,
+    EQUIVALENT,
+    LEVEL,
+    MARGIN,
+    MOST_SEEDS,
+    POWER,
+    TOO_FEW,
+    Bounds,
+    Interval,
+    bounds,
+    enough,
+    lead,
+    least_seeds,
+    select,
+    student,
+    wilson,
+)
+from companion.compare.texts import between, over_seeds
 from companion.lab import tables
 from companion.lab.project import project_root
 
 Find = Callable[[str, str], "pd.DataFrame | None"]
 """(table, scale) -> the table, or None where it is not there."""
 
-AGREES, DISAGREES, OPEN, NOT_RUN = "agrees", "does not agree", "not told apart", "not run"
+AGREES, DISAGREES, OPEN, NOT_RUN = "agrees", "does not agree", "open", "not run"
 VERDICTS = (AGREES, DISAGREES, OPEN, NOT_RUN)
-MIN_SEEDS = 3
-"""Fewest seeds on which a claim is judged."""
-MARGIN = 0.02
-"""A start that is at most this much accuracy below another one is as good."""
 WIDEST = 0.1
 """Half of the interval of one further run, at most, for an agreement to say anything."""
 MOST_POINTS = 0.95
 """Share of the published points that lie inside where nothing is wrong."""
-SCALES = {"paper": "the paper's", "quick": "quick"}
-"""Whose tables may answer a claim that says nothing about it, the first one first."""
+SCALES = {"paper": "the paper's", "quick": "the quick"}
+"""Whose tables may answer a claim that names a table alone, the first one first."""
+DRAWN = {"paper": "longer run", "quick": "quick run", "vit": "transformer run"}
+"""What the scales are called where drawn pictures stand in for the paper's."""
 LABELS = {name: one.label for name, one in CONDITIONS.items()} | {
     "resnet18": "ResNet-18",
     "vit_base": "ViT-B/16",
@@ -51,66 +70,138 @@ LABELS = {name: one.label for name, one in CONDITIONS.items()} | {
 
 
 @dataclass(frozen=True)
+class OneMore:
+    """How far one further run lies from the mean of ours.
+
+    Attributes
+    ----------
+    spread
+        Standard deviation of such a run.
+    own
+        Standard error of our mean.
+    runs, groups
+        How many of ours, and over how many groups with a mean of their own their spread is pooled.
+    """
+
+    spread: float
+    own: float
+    runs: int
+    groups: int = 1
+
+    def reach(self, runs: int = 0, level: float = LEVEL) -> float:
+        """Half of the prediction interval, as it is or as it would be with so many runs."""
+        runs = runs or self.runs
+        error = math.sqrt(self.spread**2 + self.own**2 * self.runs / runs)
+        return float(student(runs - self.groups, level)) * error
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a table says.
 
     Attributes
     ----------
     values
-        One a seed; empty where only the mean is known. Of many comparisons, one each.
-    mean, half_width
-        Over seeds; the half-width of the 95 % interval is nan for one seed.
+        One a seed, nan where its run diverged; empty where only the mean is known. Of many comparisons, one each.
+    mean
+        Over seeds.
+    text
+        What is shown.
     seeds
         Their number; of many comparisons, the fewest.
     lost
         Seeds that were asked and have no value.
     remark
         What has to be known beside the numbers.
+    n_layer
+        Of the networks, since deep ones need fewer seeds.
     one_more
-        Ends of the 95 % interval of one further run, where it does not follow from ``values``.
-    text
-        What is shown in place of mean and half-width.
+        What is known of one further run, where it does not follow from ``values``.
+    parts
+        Of many comparisons over seeds: (layers, which) -> one value a seed.
+    seeds_at
+        Of many comparisons: layers of the paper -> the fewest seeds that one has there.
     missing
-        Of many comparisons, how many the paper has and we have not.
+        Of many comparisons, how many the paper has and we have not, or with too few seeds.
     """
 
     values: tuple[float, ...]
     mean: float
-    half_width: float
+    text: str
     seeds: int
     lost: int = 0
     remark: str = ""
-    one_more: tuple[float, float] | None = None
-    text: str = ""
+    n_layer: int = 2
+    one_more: OneMore | None = None
+    parts: Mapping[tuple[int, int], tuple[float, ...]] = field(default_factory=dict)
+    seeds_at: Mapping[int, int] = field(default_factory=dict)
     missing: int = 0
 
     @classmethod
-    def of(cls, values: Sequence[float], lost: int = 0, remark: str = "") -> Estimate:
-        """Of one value a seed."""
-        mean, half = interval(values)
-        return cls(tuple(float(value) for value in values), mean, half, len(values), lost, remark)
+    def of(
+        cls, values: Iterable[float], limits: Bounds = statistics.UNBOUNDED, *, sign: bool = False, lost: int = 0,
+        remark: str = "", n_layer: int = 2,
+    ) -> Estimate:  # fmt: skip
+        """Of one value a seed; ``limits`` are those of the quantity, ``sign`` puts a plus before what is above 0."""
+        values = tuple(float(value) for value in values)
+        mean = sum(values) / len(values)
+        text = over_seeds(values, 0 if abs(mean) >= 100 else 3, sign=sign, limits=limits, n_layer=n_layer)
+        return cls(values, mean, text, len(values), lost, remark, n_layer)
 
-    def side(self, of: float) -> str:
-        """:func:`~companion.compare.statistics.verdict` of the interval over seeds."""
-        return verdict(self.mean, self.half_width, of)
+    @property
+    def asked(self) -> int:
+        """Seeds with a value, and those without."""
+        return self.seeds + self.lost
 
-    def __str__(self) -> str:
-        if self.text:
-            return self.text
-        digits = 0 if abs(self.mean) >= 100 else 3
-        if self.seeds > 1:
-            return f"{self.mean:,.{digits}f} ± {self.half_width:,.{digits}f}"
-        return f"{self.mean:,.{digits}f}"
+    @property
+    def enough(self) -> bool:
+        """Are there seeds enough for a verdict?"""
+        return enough(self.asked, self.n_layer)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict, what has to be known beside it, and what would settle it where it is open."""
+
+    verdict: str
+    remark: str = ""
+    settle: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a scale's table answers to a claim.
+
+    Attributes
+    ----------
+    paper, paper_text
+        The paper's value, nan where it is no number.
+    place
+        The scale in words: "at the paper's scale".
+    """
+
+    claim: Mapping[str, Any]
+    estimate: Estimate
+    paper: float
+    paper_text: str
+    scale: str
+    place: str
+    table: str
+    remark: str
+
+
+Family = Mapping[str, Answer]
+"""The answers to the claims that one entry of ``book/claims.yaml`` makes, by the claims' ids."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a verdict is reached.
+    """How verdicts are reached.
 
     Attributes
     ----------
     judge
-        (estimate, the paper's value or nan, the claim) -> verdict and a remark.
+        The answers of a family -> what is found of each.
     text
         The same in words.
     direction
@@ -119,7 +210,7 @@ class Rule:
         Does it judge many comparisons at once, so that the number of seeds is that of the one with the fewest?
     """
 
-    judge: Callable[[Estimate, float, Mapping[str, Any]], tuple[str, str]]
+    judge: Callable[[Family], dict[str, Finding]]
     text: str
     direction: bool
     many: bool = False
@@ -132,9 +223,11 @@ class Judged:
     Attributes
     ----------
     scale
-        The scale of the table that decided, empty where none did.
+        The scale of the table that answers, empty where none does.
     remark
         What has to be known beside the verdict.
+    settle
+        What would settle a claim that is open, empty for others.
     bound
         The value that the rule compares with, where it is not 0.
     """
@@ -150,6 +243,7 @@ class Judged:
     verdict: str
     rule: str
     remark: str
+    settle: str
     table: str
     page: str
     stand_in: str = ""
@@ -160,70 +254,226 @@ class Judged:
 # Rules
 
 
-def _few(estimate: Estimate) -> tuple[str, str] | None:
-    return (OPEN, f"fewer than {MIN_SEEDS} seeds") if estimate.seeds + estimate.lost < MIN_SEEDS else None
+def _seeds(needed: int, answer: Answer, what: str = "seeds") -> str:
+    """So many seeds, where, and how many there are; 0 for more than one can run."""
+    told = f"{needed:,} {what}" if needed else f"more than {MOST_SEEDS:,} {what}"
+    return f"{told} {answer.place} (there are {answer.estimate.asked})"
 
 
-def above(estimate: Estimate, paper: float, claim: Mapping[str, Any]) -> tuple[str, str]:
-    """Is the interval above ``least`` (0 by default)?"""
-    least = float(claim.get("least", 0.0))
-    low = estimate.mean - estimate.half_width
-    near = f"just so: the interval begins at {low:.4f}" if 0 < low - least < 0.002 else ""
-    return _few(estimate) or ({"above": AGREES, "below": DISAGREES}.get(estimate.side(least), OPEN), near)
+def _too_few(answer: Answer) -> str:
+    return f"fewer than {least_seeds(answer.estimate.n_layer)} seeds"
 
 
-def below(estimate: Estimate, paper: float, claim: Mapping[str, Any]) -> tuple[str, str]:
-    """Is the interval below ``most``?"""
-    side = estimate.side(float(claim["most"]))
-    return _few(estimate) or ({"below": AGREES, "above": DISAGREES}.get(side, OPEN), "")
+def _diverged(answer: Answer) -> Finding:
+    return Finding(OPEN, "a run diverged", f"a seed {answer.place} in place of the one that diverged")
 
 
-def no_worse(estimate: Estimate, paper: float, claim: Mapping[str, Any]) -> tuple[str, str]:
-    """Is the interval above -0.02? It does not agree where all of it is below that."""
-    return above(estimate, paper, {"least": -MARGIN})
+def _by_interval(
+    than: float, margin: float, agrees: str, disagrees: Sequence[str], family: Family
+) -> dict[str, Finding]:
+    """By :func:`companion.compare.statistics.judge_all`, the family adjusted together."""
+    values = {name: answer.estimate.values for name, answer in family.items()}
+    layers = {name: answer.estimate.n_layer for name, answer in family.items()}
+    found = statistics.judge_all(values, than, margin=margin, n_layer=layers)
+    members = sum(one.outcome not in (TOO_FEW, DIVERGED) for one in found.values())
+    told = {}
+    for name, answer in family.items():
+        outcome = found[name].outcome
+        if outcome == agrees or outcome in disagrees:
+            told[name] = Finding(AGREES if outcome == agrees else DISAGREES)
+        elif outcome == DIVERGED:
+            told[name] = _diverged(answer)
+        elif outcome == TOO_FEW:
+            told[name] = Finding(OPEN, _too_few(answer), _seeds(found[name].settle, answer))
+        else:
+            alone = statistics.judge(values[name], than, margin=margin, n_layer=layers[name]).outcome
+            near = f"clear by itself, but not within its family of {members}" if alone != outcome else ""
+            told[name] = Finding(OPEN, near, _seeds(found[name].settle, answer))
+    return told
 
 
-def negligible(estimate: Estimate, paper: float, claim: Mapping[str, Any]) -> tuple[str, str]:
-    """Is the interval inside -0.02 to 0.02? It does not agree where it has no point in common with these."""
-    of_low, of_high = estimate.side(-MARGIN), estimate.side(MARGIN)
-    inside, outside = (of_low, of_high) == ("above", "below"), of_low == "below" or of_high == "above"
-    return _few(estimate) or (AGREES if inside else DISAGREES if outside else OPEN, "")
+def _bound_of(family: Family, name: str, default: float | None = None) -> float:
+    """The value that the claims of a family compare with: all have the same."""
+    claim = next(iter(family.values())).claim
+    return float(claim[name] if default is None else claim.get(name, default))
 
 
-def one_more_run(estimate: Estimate, paper: float, claim: Mapping[str, Any]) -> tuple[str, str]:
-    """Would one more run of ours land where the paper's did? See :func:`companion.compare.published.one_more_run`."""
-    if few := _few(estimate):
-        return few
-    low, high = estimate.one_more or published.one_more_run(
-        estimate.mean, float(np.std(estimate.values, ddof=1)), estimate.seeds
-    )
-    remark = f"one more run: {low:.3f} to {high:.3f}"
-    if not low <= paper <= high:
-        return DISAGREES, remark
-    return (AGREES, remark) if (high - low) / 2 <= WIDEST else (OPEN, f"{remark}, too wide to tell")
+def above(family: Family) -> dict[str, Finding]:
+    """Is the mean above ``least`` (0 by default)?"""
+    return _by_interval(_bound_of(family, "least", 0.0), 0.0, ABOVE, [BELOW], family)
 
 
-def mostly_inside(estimate: Estimate, paper: float, claim: Mapping[str, Any]) -> tuple[str, str]:
+def below(family: Family) -> dict[str, Finding]:
+    """Is the mean below ``most``?"""
+    return _by_interval(_bound_of(family, "most"), 0.0, BELOW, [ABOVE], family)
+
+
+def no_worse(family: Family) -> dict[str, Finding]:
+    """Is the mean above -MARGIN?"""
+    return _by_interval(-MARGIN, 0.0, ABOVE, [BELOW], family)
+
+
+def negligible(family: Family) -> dict[str, Finding]:
+    """Is the mean less than MARGIN away from 0?"""
+    return _by_interval(0.0, MARGIN, EQUIVALENT, [ABOVE, BELOW], family)
+
+
+def one_more_run(family: Family) -> dict[str, Finding]:
+    """Would one more run of ours land where the paper's did? See :func:`companion.compare.published.one_more_run`.
+
+    Which published values lie outside is adjusted within the family (Holm), as that is what one may err in.
+    """
+    there = {name: answer.estimate for name, answer in family.items() if answer.estimate.enough}
+    known = {name: _one_more(estimate) for name, estimate in there.items() if not math.isnan(estimate.mean)}
+    out: set[str] = set()
+    while True:
+        level = LEVEL / max(len(known) - len(out), 1)
+        more = {name for name, one in known.items() if _gap(family[name]) > one.reach(level=level)} - out
+        if not more:
+            break
+        out |= more
+    told = {}
+    for name, answer in family.items():
+        if name not in known:
+            few = Finding(OPEN, _too_few(answer), _narrows(answer, LEVEL))
+            told[name] = _diverged(answer) if name in there else few
+            continue
+        reach, mean = known[name].reach(), answer.estimate.mean
+        remark = f"one more run: {max(mean - reach, 0):.3f} to {min(mean + reach, 1):.3f}"
+        if name in out:
+            told[name] = Finding(DISAGREES, remark)
+        elif _gap(answer) > reach:
+            remark += f", and the paper's is outside, but not clearly so in a family of {len(known)}"
+            told[name] = Finding(OPEN, remark, _narrows(answer, level))
+        elif reach <= WIDEST:
+            told[name] = Finding(AGREES, remark)
+        else:
+            told[name] = Finding(OPEN, f"{remark}, too wide to tell", _narrows(answer, level))
+    return told
+
+
+def _one_more(estimate: Estimate) -> OneMore:
+    """One further run of an accuracy, whose spread is no less than the error of its test pairs (1,000)."""
+    if estimate.one_more:
+        return estimate.one_more
+    runs = estimate.seeds
+    spread = float(np.std(estimate.values, ddof=1)) if runs > 1 else math.nan
+    spread = float(np.maximum(spread, published.sampling_error(estimate.mean)))  # nan stays nan
+    return OneMore(spread, spread / math.sqrt(runs), runs)
+
+
+def _gap(answer: Answer) -> float:
+    return abs(answer.paper - answer.estimate.mean)
+
+
+def _narrows(answer: Answer, level: float) -> str:
+    """What would settle a claim about one published run.
+
+    So many seeds that the run lies outside of the interval, or inside of one that is narrow; with the mean and the
+    spread as they are. With ever more seeds, the interval still stays as wide as single runs vary.
+    """
+    one, gap, least = _one_more(answer.estimate), _gap(answer), least_seeds(answer.estimate.n_layer)
+    if math.isnan(one.spread):
+        return _seeds(least, answer)
+    z, z_family = (NormalDist().inv_cdf(1 - each / 2) for each in (LEVEL, level))
+    if (z * one.spread <= WIDEST and gap <= z * one.spread) or gap > z_family * one.spread:
+        for runs in range(max(least, one.runs), MOST_SEEDS + 1):
+            if gap <= one.reach(runs) <= WIDEST or gap > one.reach(runs, level):
+                return _seeds(runs, answer, "runs" if one.groups > 1 else "seeds")
+    width = f"±{z * one.spread:.2f} (95 %)"
+    return f"no number of our seeds will do, as single runs vary by {width}; more published runs would"
+
+
+def _one_by_one(judge: Callable[[Answer], Finding]) -> Callable[[Family], dict[str, Finding]]:
+    """A rule whose claims have no family."""
+
+    @functools.wraps(judge)
+    def every(family: Family) -> dict[str, Finding]:
+        return {name: judge(answer) for name, answer in family.items()}
+
+    return every
+
+
+@_one_by_one
+def mostly_inside(answer: Answer) -> Finding:
     """Do more than half of the runs lie in ``band``? By Wilson's interval of their share."""
-    low, high = claim["band"]
-    inside, asked = sum(low <= value <= high for value in estimate.values), estimate.seeds + estimate.lost
+    (low, high), estimate = answer.claim["band"], answer.estimate
+    inside, asked = sum(low <= value <= high for value in estimate.values), estimate.asked
     least, most = wilson(inside, asked)
     remark = f"{inside} of {asked} runs inside"
-    return _few(estimate) or (AGREES if least > 0.5 else DISAGREES if most < 0.5 else OPEN, remark)
+    if estimate.enough and (least > 0.5 or most < 0.5):
+        return Finding(AGREES if least > 0.5 else DISAGREES, remark)
+    few = "" if estimate.enough else f", {_too_few(answer)}"
+    needed = _settles_share(inside / asked, max(asked, least_seeds(estimate.n_layer)))
+    return Finding(OPEN, remark + few, _seeds(needed, answer))
 
 
-def at_every_depth(estimate: Estimate, paper: float, claim: Mapping[str, Any]) -> tuple[str, str]:
-    """Is the effect there (1), and nowhere the opposite (-1), at every depth of the paper?"""
-    if -1 in estimate.values:
-        return DISAGREES, ""
-    return (AGREES if all(value == 1 for value in estimate.values) and not estimate.missing else OPEN), ""
+def _settles_share(share: float, least: int) -> int:
+    """Runs, ``least`` or more, of which Wilson's interval leaves one half out in 80 of 100 cases; 0 for too many.
+
+    If the share stays as it is. By the normal approximation: (z sqrt(1/4) + z' sqrt(share (1 - share)))² over the
+    squared distance from one half.
+    """
+    if share == 0.5:
+        return 0
+    z, z_power = NormalDist().inv_cdf(1 - LEVEL / 2), NormalDist().inv_cdf(POWER)
+    needed = ((z / 2 + z_power * math.sqrt(share * (1 - share))) / (share - 0.5)) ** 2
+    return max(math.ceil(needed), least) if needed <= MOST_SEEDS else 0
 
 
-def points_inside(estimate: Estimate, paper: float, claim: Mapping[str, Any]) -> tuple[str, str]:
+@_one_by_one
+def at_every_depth(answer: Answer) -> Finding:
+    """Is every lead above 0, at every depth of the paper? All of them are one family."""
+    estimate = answer.estimate
+    found = statistics.judge_all(estimate.parts, margin=0.0, n_layer={part: part[0] for part in estimate.parts})
+    outcomes = [one.outcome for one in found.values()]
+    if BELOW in outcomes:
+        depths = sorted({depth for (depth, _), one in found.items() if one.outcome == BELOW})
+        return Finding(DISAGREES, f"below 0 with {_join(depths)} layers")
+    needed = {depth: least_seeds(depth) for depth in estimate.seeds_at}
+    for depth in {depth for depth, _ in found}:
+        here = [one for (at, _), one in found.items() if at == depth and one.outcome != ABOVE]
+        needed[depth] = max([one.settle or MOST_SEEDS for one in here], default=0)
+    needed = {depth: seeds for depth, seeds in needed.items() if seeds}
+    if not needed:
+        return Finding(AGREES)
+    clear = sorted(estimate.seeds_at.keys() - needed.keys())
+    remark = f"clear with {_join(clear)} layers" if clear else "clear at no depth yet"
+    return Finding(OPEN, remark, _seeds_at(needed, answer))
+
+
+@_one_by_one
+def points_inside(answer: Answer) -> Finding:
     """Do as many published points lie inside (1) as would where nothing is wrong?"""
-    if estimate.mean < 0.5:
-        return DISAGREES, ""
-    return (AGREES if estimate.mean >= MOST_POINTS and not estimate.missing else OPEN), ""
+    estimate = answer.estimate
+    inside, every = sum(estimate.values), len(estimate.values) + estimate.missing
+    if inside + estimate.missing < every / 2:
+        return Finding(DISAGREES)
+    if not estimate.missing:
+        if inside >= MOST_POINTS * every:
+            return Finding(AGREES)
+        return Finding(
+            OPEN, settle="no number of our seeds will do, as each published point is one run; more published runs would"
+        )
+    lacking = {depth: least_seeds(depth) for depth, seeds in estimate.seeds_at.items() if not enough(seeds, depth)}
+    return Finding(OPEN, f"{estimate.missing} points with too few seeds", _seeds_at(lacking, answer))
+
+
+def _seeds_at(needed: Mapping[int, int], answer: Answer) -> str:
+    """``10 seeds with 2, 4 layers, 5 with 6 layers at the paper's scale (the fewest are 3, 3, 1)``."""
+    by_number: dict[int, list[int]] = {}
+    for depth in sorted(needed):
+        by_number.setdefault(needed[depth], []).append(depth)
+    told = [
+        f"{seeds:,}{'' if place else ' seeds'} with {_join(depths)} layers"
+        for place, (seeds, depths) in enumerate(by_number.items())
+    ]
+    there = _join(answer.estimate.seeds_at[depth] for depths in by_number.values() for depth in depths)
+    return f"{', '.join(told)} {answer.place} (the fewest are {there})"
+
+
+def _join(values: Iterable[int]) -> str:
+    return ", ".join(map(str, values))
 
 
 RULES: dict[str, Rule] = {
@@ -241,20 +491,21 @@ RULES: dict[str, Rule] = {
     ),
     "no_worse": Rule(
         no_worse,
-        f"Agrees: the 95 % interval of the difference is above -{MARGIN}, so at most that much is lost. "
+        f"Agrees: the 95 % interval of the difference is above -{MARGIN}, so less than that is lost. "
         "Does not agree: all of it is below.",
         True,
     ),
     "negligible": Rule(
         negligible,
-        f"Agrees: the 95 % interval of the difference lies inside ±{MARGIN}. "
-        "Does not agree: it lies outside. An interval that is merely wide and holds 0 shows no equality.",
+        f"Agrees: the 95 % interval of the difference lies inside ±{MARGIN}. Does not agree: it lies "
+        "beyond. An interval that reaches over an end is open: that it holds 0 shows no equality.",
         True,
     ),
     "one_more_run": Rule(
         one_more_run,
         "For a published number that is one run. Agrees: it lies in the 95 % interval of one further run of ours, and "
-        f"that interval is at most ±{WIDEST} wide. Inside a wider one: not told apart. Does not agree: outside.",
+        f"that interval is at most ±{WIDEST} wide. Inside a wider one: open. Does not agree: outside. The seeds that "
+        "would settle it are those that do so with our mean and spread as they are.",
         False,
     ),
     "mostly_inside": Rule(
@@ -265,17 +516,17 @@ RULES: dict[str, Rule] = {
     ),
     "at_every_depth": Rule(
         at_every_depth,
-        "For leads over several starts, depth by depth. Agrees: at every depth of the paper the 95 % interval of each "
-        f"lead is above 0. Does not agree: at some depth one is below 0. A depth without {MIN_SEEDS} seeds leaves it "
-        "open (not told apart).",
+        "For leads over several starts, depth by depth; all of them are one family. Agrees: at every depth of the "
+        "paper the interval of each lead is above 0. Does not agree: one is below 0.",
         True,
         many=True,
     ),
     "points_inside": Rule(
         points_inside,
-        f"For many published points, each one run. Those with {MIN_SEEDS} seeds or more of ours count. Agrees: at "
-        f"least {100 * MOST_POINTS:.0f} % of them lie in the 95 % interval of one further run of ours, and all "
-        "published points count. Does not agree: fewer than half of them do.",
+        "For many published points, each one run. Those with enough seeds of ours count. Agrees: all count, and at "
+        f"least {100 * MOST_POINTS:.0f} % of them lie in the 95 % interval of one further run of ours. Does not agree: "
+        "so many lie outside that fewer than half of all can lie inside. Where no point counts, the row shows how many "
+        "lie between our lowest and our highest seed, and how many are expected there if nothing is wrong.",
         False,
         many=True,
     ),
@@ -288,13 +539,18 @@ RULES: dict[str, Rule] = {
 
 def _rows(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
     """The mean of ``column`` for each seed; with ``minus``, of the lead over the rows that differ in what it says."""
-    where, column = ours.get("where", {}), ours["column"]
-    if minus := ours.get("minus"):
-        found, column = lead(table, where, {**where, **minus}, value=column), "lead"
+    where, column, minus = ours.get("where", {}), ours["column"], ours.get("minus")
+    limits = bounds(column, difference=bool(minus))
+    if minus:
+        found, name = lead(table, where, {**where, **minus}, value=column), "lead"
     else:
-        found = select(table, where)
-    values = found.dropna(subset=[column]).groupby("seed")[column].mean()
-    return Estimate.of(values.tolist()) if len(values) else None
+        found, name = select(table, where), column
+        if "base_steps" in found:
+            found = found.dropna(subset=["base_steps"])  # the base was given up, and nothing made of it
+    if found.empty:
+        return None
+    values = found.groupby("seed")[name].mean(skipna=False).tolist()
+    return Estimate.of(values, limits, sign=bool(minus), n_layer=where.get("n_layer", 2))
 
 
 def _lead(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
@@ -303,7 +559,10 @@ def _lead(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
     if each.empty:
         return None
     part = published.counts_run(each)
-    return Estimate.of(each.mean(axis=1).tolist(), remark=f"over {part}" if part else "")
+    return Estimate.of(
+        each.mean(axis=1), bounds("lead", difference=True), sign=True, remark=f"over {part}" if part else "",
+        n_layer=ours["n_layer"],
+    )  # fmt: skip
 
 
 def _plateau(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
@@ -314,69 +573,86 @@ def _plateau(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
         before = history.loc[history["step"] <= jump / 2, "accuracy"]
         if len(before):
             values.append(float(before.median()))
-    return Estimate.of(values) if values else None
+    return Estimate.of(values, bounds("accuracy")) if values else None
 
 
 def _base_steps(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
     """Steps of the base models that got there; the seeds of those given up, which have no number, are lost."""
-    found = _rows(table, {**ours, "column": "base_steps"})
-    lost = select(table, ours["where"])["base_steps"].isna().sum()
-    return None if found is None else Estimate.of(found.values, int(lost))
+    found = select(table, ours["where"])["base_steps"]
+    there = found.dropna()
+    return Estimate.of(there, bounds("base_steps"), lost=len(found) - len(there)) if len(there) else None
 
 
 def _over_depths(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
     """One start's mean over the depths, :func:`companion.compare.published.over_depths`; its runs count as seeds."""
     condition, behaviour = CONDITIONS[ours["start"]].pair
-    found = published.over_depths(table)
     where = {"condition": condition, "behaviour": behaviour, "n_disambiguation": ours["n_disambiguation"]}
-    for row in select(found, where).dropna(subset="inside").to_dict("records"):
-        mean, half, low, high = (float(row[name]) for name in ("mean", "half_width", "low", "high"))
-        remark = f"such a run is a mean over one at each depth, of ours there are {row['runs']}"
-        return Estimate((), mean, half, row["runs"], remark=remark, one_more=(low, high))
+    for row in select(published.over_depths(table), where).to_dict("records"):
+        runs, depths = int(row["runs"]), len(published.depths())
+        one_more = None
+        if enough(runs):
+            reach = max(row["mean"] - row["low"], row["high"] - row["mean"])  # one of the two may be cut
+            error = float(reach / student(runs - depths))
+            one_more = OneMore(row["spread"], math.sqrt(max(error**2 - row["spread"] ** 2, 0.0)), runs, depths)
+        text = between(Interval(row["mean"], row["mean_low"], row["mean_high"], runs), 3)
+        remark = f"such a run is a mean over one at each depth, of ours there are {runs}"
+        return Estimate((), row["mean"], text, runs, remark=remark, one_more=one_more)
     return None
 
 
 def _every_depth(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
-    """Are the leads over all of ``over`` above 0, depth by depth? 1 for yes, -1 where one is below, 0 for neither."""
-    found: dict[int, int] = {}
-    seeds: list[int] = []
+    """The leads over all of ``over``, depth by depth."""
+    parts: dict[tuple[int, int], tuple[float, ...]] = {}
     for depth in published.depths():
         each = [published.lead_at(table, tuple(over), depth) for over in ours["over"]]
-        if min(map(len, each)) >= MIN_SEEDS:
-            sides = [verdict(*interval(one.mean(axis=1).tolist())) for one in each]
-            found[depth] = -1 if "below" in sides else int(set(sides) == {"above"})
-            seeds += map(len, each)
-    if not found:
+        if not any(one.empty for one in each):
+            parts |= {(depth, place): tuple(one.mean(axis=1)) for place, one in enumerate(each)}
+    if not parts:
         return None
-    failing, lacking = [depth for depth in found if found[depth] < 1], sorted(set(published.depths()) - found.keys())
-    named = (("not with", failing), (f"without {MIN_SEEDS} seeds:", lacking))
-    remark = "; ".join(f"{what} {', '.join(map(str, those))} layers" for what, those in named if those)
-    good = len(found) - len(failing)
-    text = f"above 0 at {good} of {len(found)} depths"
-    values = tuple(map(float, found.values()))
-    return Estimate(values, good / len(found), math.nan, min(seeds), remark=remark, text=text, missing=len(lacking))
+    least = {
+        depth: min(sum(values) / len(values) for (at, _), values in parts.items() if at == depth) for depth, _ in parts
+    }
+    seeds_at = dict.fromkeys(published.depths(), 0) | {
+        depth: min(len(values) for (at, _), values in parts.items() if at == depth) for depth in least
+    }
+    good = sum(mean > 0 for mean in least.values())
+    return Estimate(
+        tuple(least.values()), good / len(least), f"above 0 at {good} of {len(least)} depths",
+        min(seeds_at[depth] for depth in least), parts=parts, seeds_at=seeds_at,
+    )  # fmt: skip
 
 
 def _points(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
-    """Which published points lie where one more run of ours would (1) and which do not (0)?"""
+    """Which published points lie where one more run of ours would (1) and which do not (0)?
+
+    Of those with too few seeds for that, the text tells how many lie between our lowest and our highest seed, and how
+    many would if nothing were wrong.
+    """
     there, here = _points_of(table, ours)
     if here.empty:
         return None
-    inside, share, missing = int(here["inside"].sum()), float(here["inside"].mean()), len(there) - len(here)
-    text = f"{inside} of {len(here)} points inside ({100 * share:.1f} %)"
+    judged, several = here.dropna(subset="inside"), here.dropna(subset="between")
+    values = tuple(judged["inside"].astype(float))
+    if len(judged):
+        text = f"{int(sum(values))} of {len(judged)} points inside ({100 * sum(values) / len(judged):.1f} %)"
+    elif len(several):
+        text = f"{int(several['between'].sum())} of {len(several)} points between our lowest and our highest seed, "
+        text += f"{several['expected'].astype(float).sum():.0f} are expected"
+    else:
+        text = f"{len(here)} points, a seed each"
     if "n_disambiguation" in ours:
-        text = f"accuracy {here['mean'].min():.3f} to {here['mean'].max():.3f}, {text}"
-    remark = f"{missing} points without {MIN_SEEDS} seeds" if missing else ""
-    values = tuple(here["inside"].astype(float))
-    return Estimate(values, share, math.nan, int(here["seeds"].min()), remark=remark, text=text, missing=missing)
+        text = f"accuracy {here['mean'].min():.3f} to {here['mean'].max():.3f}; {text}"
+    seeds = there.merge(here[[*published.POINT, "seeds"]], on=published.POINT, how="left")["seeds"].fillna(0)
+    least = seeds.groupby(there["n_layer"].to_numpy()).min()
+    seeds_at = dict(zip(map(int, least.index), map(int, least), strict=True))
+    share = sum(values) / len(values) if values else math.nan
+    return Estimate(values, share, text, int(here["seeds"].min()), seeds_at=seeds_at, missing=len(there) - len(judged))
 
 
 def _points_of(table: pd.DataFrame, ours: Mapping[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The published points, and those that have enough seeds of ours; with ``n_disambiguation``, at that number."""
-    there, here = published.curves(), published.points(table)
-    here = here[here["seeds"] >= MIN_SEEDS]
+    """The published points, and those that we have too; with ``n_disambiguation``, at that number."""
     where = {name: ours[name] for name in ("n_disambiguation",) if name in ours}
-    return select(there, where), select(here, where)
+    return select(published.curves(), where), select(published.points(table), where)
 
 
 MEASURES: dict[str, Callable[[pd.DataFrame, Mapping[str, Any]], Estimate | None]] = {
@@ -467,7 +743,7 @@ def _filled(value: Any, names: Mapping[str, Any]) -> Any:
 
 
 def read_claims(path: Path) -> list[dict[str, Any]]:
-    """The claims of the file, checked; those with ``for`` once for each of its combinations.
+    """The claims of the file, checked; those with ``for`` once for each of its combinations, which are a ``family``.
 
     Raises
     ------
@@ -477,11 +753,12 @@ def read_claims(path: Path) -> list[dict[str, Any]]:
     """
     found: list[dict[str, Any]] = []
     for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
-        loops = entry.pop("for", {})
+        loops, family = entry.pop("for", {}), entry.get("id")
         for combination in itertools.product(*loops.values()):
             names = dict(zip(loops, combination, strict=True))
             labels = {name: LABELS.get(str(value), value) for name, value in names.items()}
-            found.append({**_filled(entry, names), "claim": _filled(entry.get("claim", ""), labels)})
+            claim = {**_filled(entry, names), "claim": _filled(entry.get("claim", ""), labels)}
+            found.append({**claim, "family": family})
     for claim in found:
         name = claim.get("id") or claim
         for needed in ("id", "group", "claim", "source", "paper", "rule", "page"):
@@ -501,42 +778,74 @@ def read_claims(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def judge(claim: Mapping[str, Any], find: Find = tables.find) -> Judged:
-    """The verdict on one claim, from the first scale whose table answers with enough seeds.
+def judge(claims: Sequence[Mapping[str, Any]], find: Find = tables.find) -> list[Judged]:
+    """The verdicts on claims, each from the first scale whose table answers with enough seeds.
 
     Parameters
     ----------
-    claim
-        One of :func:`read_claims`.
+    claims
+        Of :func:`read_claims`. Those of one family are judged together.
     find
         Where tables come from: the reference, by default.
     """
-    rule, ours = RULES[claim["rule"]], claim.get("ours", {})
-    answers: list[tuple[str, Estimate, pd.DataFrame]] = []
-    for scale in claim.get("scales", SCALES) if ours else ():
-        table = find(ours["table"], scale)
+    answers = {claim["id"]: _answer(claim, find) for claim in claims}
+    found: dict[str, Finding] = {}
+    families: dict[str, dict[str, Answer]] = {}
+    for claim in claims:
+        if answer := answers[claim["id"]]:
+            families.setdefault(claim.get("family", claim["id"]), {})[claim["id"]] = answer
+    for family in families.values():
+        found |= RULES[next(iter(family.values())).claim["rule"]].judge(family)
+    return [_judged(claim, answers[claim["id"]], found.get(claim["id"])) for claim in claims]
+
+
+def _tables(ours: Mapping[str, Any]) -> dict[str, str]:
+    """Scale -> the table that may answer there, the first one first."""
+    named = ours.get("table", {})
+    return dict(named) if isinstance(named, Mapping) else dict.fromkeys(SCALES, named)
+
+
+def _answer(claim: Mapping[str, Any], find: Find) -> Answer | None:
+    """What the first scale with enough seeds says; where none has enough, the first one that says anything."""
+    ours = claim.get("ours", {})
+    answers: list[tuple[str, str, Estimate, pd.DataFrame]] = []
+    for scale, name in _tables(ours).items():
+        table = find(name, scale)
         estimate = None if table is None else MEASURES[ours.get("measure", "rows")](table, ours)
         if table is not None and estimate is not None:
-            answers.append((scale, estimate, table))
-    enough = [one for one in answers if one[1].seeds + one[1].lost >= MIN_SEEDS]
-    chosen = (enough or answers)[:1]
-    paper, paper_text = _paper_value(claim, chosen[0][2] if chosen else None)
-    remarks, stand_in = [], claim.get("stand_in", "")
-    text, scale, seeds, table_name, said = "", "", 0, "", NOT_RUN
-    if chosen:
-        ((scale, estimate, _),) = chosen
-        text, seeds, table_name = str(estimate), estimate.seeds, ours["table"]
-        said, remark = rule.judge(estimate, paper, claim)
-        remarks += [remark, estimate.remark]
-        if stand_in:
-            remarks.append(f"direction only: {stand_in}")
+            answers.append((scale, name, estimate, table))
+    if not answers:
+        return None
+    chosen = next((one for one in answers if one[2].enough), answers[0])
+    scale, name, estimate, table = chosen
+    remark = ""
+    if chosen is not answers[0]:
+        larger, _, first, _ = answers[0]
+        remark = f"{_place(claim, larger).removeprefix('of ')}: {first.text}"
+    return Answer(claim, estimate, *_paper_value(claim, table), scale, _place(claim, scale), name, remark)
+
+
+def _place(claim: Mapping[str, Any], scale: str) -> str:
+    return f"of the {DRAWN[scale]}" if claim.get("stand_in") else f"at {SCALES[scale]} scale"
+
+
+def _judged(claim: Mapping[str, Any], answer: Answer | None, found: Finding | None) -> Judged:
+    """A claim, with what was found of it; without an answer, with what it needs."""
+    stand_in, note = claim.get("stand_in", ""), claim.get("note", "")
+    if answer is None or found is None:
+        needs = f"needs {claim.get('needs') or _lacking(claim.get('ours', {}))}"
+        paper, stand_in = _paper_value(claim, None)[1], ""
+        text, seeds, scale, verdict, settle, table, remarks = "", 0, "", NOT_RUN, "", "", [needs, note]
     else:
-        remarks.append(f"needs {claim.get('needs') or _lacking(ours)}")
-    remarks.append(claim.get("note", ""))
-    sentences = ". ".join(one[0].upper() + one[1:].rstrip(".") for one in remarks if one)
+        estimate, paper = answer.estimate, answer.paper_text
+        text, seeds, scale, table = estimate.text, estimate.seeds, answer.scale, answer.table
+        verdict, settle = found.verdict, found.settle
+        direction = f"direction only: {stand_in}" if stand_in else ""
+        remarks = [found.remark, estimate.remark, answer.remark, direction, note]
+    remark = ". ".join(one[0].upper() + one[1:].rstrip(".") for one in remarks if one)
     return Judged(
-        claim["id"], claim["group"], claim["claim"], claim["source"], paper_text, text, seeds, scale, said,
-        claim["rule"], sentences, table_name, claim["page"], stand_in if chosen else "", _bound(claim),
+        claim["id"], claim["group"], claim["claim"], claim["source"], paper, text, seeds, scale, verdict,
+        claim["rule"], remark, settle, table, claim["page"], stand_in, _bound(claim),
     )  # fmt: skip
 
 
@@ -549,7 +858,7 @@ def _bound(claim: Mapping[str, Any]) -> str:
 
 def _lacking(ours: Mapping[str, Any]) -> str:
     depth = ours.get("n_layer") or ours.get("where", {}).get("n_layer")
-    return f"runs with {depth} layers" if depth else f"runs of {ours['table']}"
+    return f"runs with {depth} layers" if depth else f"runs of {' or '.join(dict.fromkeys(_tables(ours).values()))}"
 
 
 def judge_all(root: Path | None = None) -> list[Judged]:
@@ -563,7 +872,7 @@ def judge_all(root: Path | None = None) -> list[Judged]:
 def _judge_all(root: Path, files: tuple[tuple[str, int, int], ...]) -> tuple[Judged, ...]:
     """Computed once as long as no file changes: several places of a build ask for it."""
     find = functools.cache(partial(tables.find, root=root / "results"))
-    return tuple(judge(claim, find) for claim in read_claims(root / "book" / "claims.yaml"))
+    return tuple(judge(read_claims(root / "book" / "claims.yaml"), find))
 
 
 def as_table(judged: Sequence[Judged]) -> pd.DataFrame:
@@ -572,22 +881,21 @@ def as_table(judged: Sequence[Judged]) -> pd.DataFrame:
 
 
 def summary(judged: Sequence[Judged], find: Find = tables.find) -> list[str]:
-    """Three sentences: how many, with which verdicts, and at what scale."""
+    """Three sentences: how many claims, with which verdicts, and from which runs."""
     counts = Counter(one.verdict for one in judged)
-    decided = [one for one in judged if one.verdict != NOT_RUN]
-    drawn = [one for one in decided if one.stand_in]
-    full = [one for one in decided if not one.stand_in and one.scale == "paper"]
-    quick = [one for one in decided if not one.stand_in and one.scale == "quick"]
+    decided = [one for one in judged if one.verdict in (AGREES, DISAGREES)]
+    drawn = sum(bool(one.stand_in) for one in decided)
+    full = sum(not one.stand_in and one.scale == "paper" for one in decided)
     curves = find("04_depths", "paper")
     ran = set() if curves is None else {int(depth) for depth in curves["n_layer"]}
-    layers = f"{', '.join(map(str, sorted(ran))) or 'no'} layers"
-    if missing := [str(depth) for depth in published.depths() if depth not in ran]:
-        layers += f" ({', '.join(missing)} layers are not run yet)"
+    layers = f"{_join(sorted(ran)) or 'no'} layers"
+    if missing := [depth for depth in published.depths() if depth not in ran]:
+        layers += f" ({_join(missing)} layers are not run yet)"
     return [
         f"This ledger has {len(judged)} claims of the paper: with {counts[AGREES]} of them our runs agree, with "
-        f"{counts[DISAGREES]} they do not agree, and {counts[OPEN]} they leave open (not told apart).",
-        f"{counts[NOT_RUN]} could not be tested: what each one needs stands in its row.",
-        f"Of those that were tested, {len(full)} were tested with the paper's own settings and {layers}, "
-        f"{len(quick)} at the small quick scale, and {len(drawn)} on drawn pictures in place of ImageNet, where only "
-        "the direction of a difference counts.",
+        f"{counts[DISAGREES]} they do not agree, {counts[OPEN]} are open, and {counts[NOT_RUN]} were not run.",
+        "What would settle an open claim, and what one that was not run needs, stands in its row.",
+        f"Of the {len(decided)} verdicts, {full} rest on the paper's own settings, which were run with {layers}, "
+        f"{len(decided) - full - drawn} on the small quick scale, and {drawn} on drawn pictures in place of ImageNet, "
+        "where only the direction of a difference counts.",
     ]

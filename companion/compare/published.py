@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from companion.arithmetic import starts
-from companion.compare.statistics import interval, lead, samples_needed, student
+from companion.compare.statistics import enough, lead, prediction, samples_needed, student
 from companion.lab.project import project_root
 from companion.vision import starts as vision_starts
 
@@ -106,7 +106,10 @@ def vision_curves(model: str = "resnet18") -> pd.DataFrame:
 def points(table: pd.DataFrame, reference: pd.DataFrame | None = None, *, test_pairs: int = 1000) -> pd.DataFrame:
     """Our runs beside the published value, at every point that is in both.
 
-    The published value is one run, so it is held against the interval of :func:`one_more_run`.
+    The published value is one run. Does it lie between the lowest and the highest of our n seeds? A further run of the
+    same kind would with probability (n - 1) / (n + 1), whatever the distribution; more often where values are equal.
+    So the share of many points says something even of few seeds, of which no single point can be judged. Where there
+    are enough (:func:`companion.compare.statistics.enough`), each is held against the interval of :func:`one_more_run`.
 
     Parameters
     ----------
@@ -120,20 +123,28 @@ def points(table: pd.DataFrame, reference: pd.DataFrame | None = None, *, test_p
     Returns
     -------
     pandas.DataFrame
-        ``n_layer``, ``condition``, ``behaviour``, ``n_disambiguation``, ``published``,
-        ``mean``, ``half_width`` (of the mean's 95 % confidence interval over seeds), ``seeds``,
-        ``gap`` (mean - published), ``low``, ``high`` and ``inside``. With one seed, the
-        intervals are nan and ``inside`` is missing. A point at which a run diverged is left out.
+        ``n_layer``, ``condition``, ``behaviour``, ``n_disambiguation``, ``published``, ``mean``, ``lowest``
+        and ``highest`` of our seeds, ``seeds``, ``gap`` (mean - published), ``between`` (is ``published``
+        from ``lowest`` to ``highest``?) and ``expected``, the probability of that; ``low``, ``high`` and
+        ``inside`` of the 95 % prediction interval. ``between`` and ``expected`` are missing for one seed;
+        ``low``, ``high`` and ``inside`` where seeds are too few. A point at which a run diverged is left out.
     """
     reference = curves() if reference is None else reference
-    ours = _runs(table).groupby(POINT)["test_accuracy"].agg(["mean", "std", "count"]).reset_index()
-    found = reference[[*POINT, "published"]].merge(ours.rename(columns={"count": "seeds"}), on=POINT)
+    ours = _runs(table).groupby(POINT)["test_accuracy"].agg(["mean", "std", "min", "max", "count"]).reset_index()
+    names = {"count": "seeds", "min": "lowest", "max": "highest"}
+    found = reference[[*POINT, "published"]].merge(ours.rename(columns=names), on=POINT)
     mean, seeds = found["mean"], found["seeds"]
-    found["half_width"] = student(seeds - 1) * found["std"] / np.sqrt(seeds)
     found["gap"] = mean - found["published"]
-    found["low"], found["high"] = one_more_run(mean, found["std"], seeds, test_pairs)
+    single = seeds < 2
+    found["between"] = _published_inside(found, "lowest", "highest").mask(single)
+    found["expected"] = ((seeds - 1) / (seeds + 1)).mask(single)
+    pairs = zip(seeds.tolist(), found["n_layer"].tolist(), strict=True)
+    few = np.array([not enough(*pair) for pair in pairs], dtype=bool)
+    low, high = one_more_run(mean, found["std"], seeds, test_pairs)
+    found["low"], found["high"] = low.mask(few), high.mask(few)
     found["inside"] = _published_inside(found)
-    return found[[*POINT, "published", "mean", "half_width", "seeds", "gap", "low", "high", "inside"]]
+    columns = ["mean", "lowest", "highest", "seeds", "gap", "between", "expected", "low", "high", "inside"]
+    return found[[*POINT, "published", *columns]]
 
 
 def beside_five_runs(table: pd.DataFrame, *, test_pairs: int = 1000) -> pd.DataFrame:
@@ -171,9 +182,11 @@ def over_depths(table: pd.DataFrame, *, test_pairs: int = 1000) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``condition``, ``behaviour``, ``n_disambiguation``, ``published``, ``mean``,
-        ``half_width`` (of our mean's 95 % interval), ``runs`` (of ours), ``low``, ``high``
-        and ``inside``. Where no depth has two seeds, the intervals are nan and ``inside`` is missing.
+        ``condition``, ``behaviour``, ``n_disambiguation``, ``published``, ``mean``, ``mean_low`` and
+        ``mean_high`` (our mean's 95 % interval), ``runs`` (of ours), ``spread`` (standard deviation of one
+        such mean), ``low``, ``high`` and ``inside``. With too few runs
+        (:func:`companion.compare.statistics.enough`, of all depths together) spread and intervals are nan
+        and ``inside`` is missing.
     """
     place = [name for name in POINT if name != "n_layer"]
     reference = curves()
@@ -184,15 +197,17 @@ def over_depths(table: pd.DataFrame, *, test_pairs: int = 1000) -> pd.DataFrame:
         if depths < reference["n_layer"].nunique():
             continue
         mean, ours = part["mean"].mean(), (1 / part["count"]).sum() / depths**2
-        pooled = np.sqrt(((part["count"] - 1) * part["var"].fillna(0)).sum() / df) if df else math.nan
-        t = student(df)
-        reach = t * np.maximum(pooled, _sampling_error(mean, test_pairs)) * math.sqrt(1 / depths + ours)
-        rows.append((
-            *key, part["published"].mean(), mean, t * pooled * math.sqrt(ours), int(part["count"].sum()), mean - reach,
-            mean + reach,
-        ))  # fmt: skip
-    found = pd.DataFrame(rows, columns=[*place, "published", "mean", "half_width", "runs", "low", "high"])
-    found["low"], found["high"] = found["low"].clip(lower=0), found["high"].clip(upper=1)
+        runs = int(part["count"].sum())
+        pooled = np.sqrt(((part["count"] - 1) * part["var"].fillna(0)).sum() / df) if df and enough(runs) else math.nan
+        spread = np.maximum(pooled, sampling_error(mean, test_pairs)) / math.sqrt(depths)
+        error = student(df) * pooled * math.sqrt(ours)
+        reach = student(df) * spread * math.sqrt(1 + depths * ours)
+        ends = (mean - error, mean + error, runs, spread, mean - reach, mean + reach)
+        rows.append((*key, part["published"].mean(), mean, *ends))
+    columns = ["published", "mean", "mean_low", "mean_high", "runs", "spread", "low", "high"]
+    found = pd.DataFrame(rows, columns=[*place, *columns])
+    for name in ("mean_low", "low", "mean_high", "high"):
+        found[name] = found[name].clip(0, 1)
     found["inside"] = _published_inside(found)
     return found
 
@@ -200,8 +215,8 @@ def over_depths(table: pd.DataFrame, *, test_pairs: int = 1000) -> pd.DataFrame:
 def one_more_run(mean: Values, std: Values, runs: Values, test_pairs: int = 1000) -> tuple[Values, Values]:
     """Ends of the 95 % prediction interval of one further run's accuracy; numbers in, or columns.
 
-    mean ± t(0.975, n - 1) * sd * sqrt(1 + 1/n), clipped to [0, 1]. The sd over seeds holds the sampling error of the
-    test pairs already. It is taken as no less than that error, sqrt(m (1 - m) / test_pairs) with
+    mean ± t(0.975, n - 1) * sd * sqrt(1 + 1/n), clipped to [0, 1]. The sd over seeds holds the sampling error
+    of the test pairs already. It is taken as no less than that error, sqrt(m (1 - m) / test_pairs) with
     m = (mean * test_pairs + 2) / (test_pairs + 4), as otherwise seeds that agree by chance, all at 1.000 for
     instance, would leave no interval.
 
@@ -212,11 +227,11 @@ def one_more_run(mean: Values, std: Values, runs: Values, test_pairs: int = 1000
     test_pairs
         Pairs on which one run is tested.
     """
-    reach = student(runs - 1) * np.maximum(std, _sampling_error(mean, test_pairs)) * np.sqrt(1 + 1 / runs)
+    reach = student(runs - 1) * np.maximum(std, sampling_error(mean, test_pairs)) * np.sqrt(1 + 1 / runs)
     return np.maximum(mean - reach, 0), np.minimum(mean + reach, 1)
 
 
-def _sampling_error(mean: Values, test_pairs: int) -> Values:
+def sampling_error(mean: Values, test_pairs: int = 1000) -> Values:
     """Standard error of an accuracy on ``test_pairs`` pairs, not 0 for one of 1.000: see :func:`one_more_run`."""
     if test_pairs < 1:
         raise ValueError(f"test_pairs = {test_pairs}: expected 1 or more")
@@ -224,39 +239,39 @@ def _sampling_error(mean: Values, test_pairs: int) -> Values:
     return (middle * (1 - middle) / test_pairs) ** 0.5
 
 
-def _published_inside(found: pd.DataFrame) -> pd.Series:
-    """Does ``published`` lie from ``low`` to ``high``? Missing where there is no interval."""
-    inside = found["published"].between(found["low"], found["high"]).astype("boolean")
-    return inside.mask(found["low"].isna())
+def _published_inside(found: pd.DataFrame, low: str = "low", high: str = "high") -> pd.Series:
+    """Does ``published`` lie from ``low`` to ``high``? Missing where there are no such ends."""
+    inside = found["published"].between(found[low], found[high]).astype("boolean")
+    return inside.mask(found[low].isna())
 
 
 def crossed(points: pd.DataFrame) -> pd.DataFrame:
     """Every published point held against all of our curves, the right one and the wrong ones.
 
     How easily would :func:`points` pass a curve that is not ours? Where as many published points
-    lie inside the intervals of another start as inside those of their own, the intervals are too
-    wide to tell the starts apart.
+    lie between our seeds of another start as between those of their own, the seeds differ too
+    much to tell the starts apart.
 
     Parameters
     ----------
     points
-        Rows of :func:`points`. Those without an interval are left out.
+        Rows of :func:`points`. Those with one seed are left out.
 
     Returns
     -------
     pandas.DataFrame
         ``n_layer``, ``n_disambiguation``, ``start`` (of the published point), ``against`` (of our
-        mean and interval), both such as "sampled as released", ``gap`` (our mean - published) and
-        ``inside``.
+        seeds), both such as "sampled as released", ``gap`` (our mean - published) and
+        ``between``.
     """
-    judged = points[points["inside"].notna()]
+    judged = points[points["between"].notna()]
     name = (judged["condition"] + " " + judged["behaviour"]).str.strip().str.replace("_", " ")
     place = ["n_layer", "n_disambiguation"]
-    theirs, ours = judged[[*place, "published"]].assign(start=name), judged[[*place, "mean", "low", "high"]]
+    theirs, ours = judged[[*place, "published"]].assign(start=name), judged[[*place, "mean", "lowest", "highest"]]
     both = theirs.merge(ours.assign(against=name), on=place)
     both["gap"] = both["mean"] - both["published"]
-    both["inside"] = both["published"].between(both["low"], both["high"])
-    return both[[*place, "start", "against", "gap", "inside"]]
+    both["between"] = both["published"].between(both["lowest"], both["highest"])
+    return both[[*place, "start", "against", "gap", "between"]]
 
 
 def by_curve(points: pd.DataFrame) -> pd.DataFrame:
@@ -265,7 +280,7 @@ def by_curve(points: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``n_layer``, ``condition``, ``behaviour``, ``points``, ``inside`` (share of the points
+        ``n_layer``, ``condition``, ``behaviour``, ``points``, ``between`` (share of the points
         with two seeds or more, or nan), ``largest_gap`` (signed; the first one of several),
         ``largest_gap_at``, ``mean_absolute_gap``, and for 50, 90 and 99 % ``published_50``,
         ``ours_50`` and so on: the samples needed by the published curve and by our mean
@@ -274,14 +289,14 @@ def by_curve(points: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for key, curve in points.groupby(POINT[:3], sort=False):
         curve = curve.sort_values("n_disambiguation")
-        counts, size, inside = curve["n_disambiguation"].tolist(), curve["gap"].abs(), curve["inside"].dropna()
+        counts, size, between = curve["n_disambiguation"].tolist(), curve["gap"].abs(), curve["between"].dropna()
         largest = int(size.to_numpy().argmax())
-        share = float(inside.mean()) if len(inside) else math.nan
+        share = float(between.mean()) if len(between) else math.nan
         needed = [
             samples_needed(counts, curve[name].tolist(), level) for level in LEVELS for name in ("published", "mean")
         ]
         rows.append((*key, len(curve), share, curve["gap"].iloc[largest], counts[largest], size.mean(), *needed))
-    columns = ["points", "inside", "largest_gap", "largest_gap_at", "mean_absolute_gap"]
+    columns = ["points", "between", "largest_gap", "largest_gap_at", "mean_absolute_gap"]
     names = [f"{name}_{100 * level:.0f}" for level in LEVELS for name in ("published", "ours")]
     return pd.DataFrame(rows, columns=[*POINT[:3], *columns, *names])
 
@@ -319,17 +334,16 @@ def lead_at(
     return _leads(_runs(table), over, counts).get(n_layer, pd.DataFrame())
 
 
-def outside(value: float, leads: Sequence[float]) -> bool:
-    """Does ``value`` lie outside the 95 % prediction interval of one more seed's lead?
+def outside(value: float, leads: Sequence[float], n_layer: int = 2) -> bool | None:
+    """Does ``value`` lie outside the 95 % prediction interval of one more seed's lead? None where seeds are too few.
 
-    The interval is as much wider than the mean's as sqrt(n + 1) for n seeds; with one seed there is none, and
-    nothing lies outside.
-
-    >>> outside(0.6, [0.1, 0.2, 0.3]), outside(0.7, [0.1, 0.2, 0.3]), outside(0.7, [0.2])
-    (False, True, False)
+    >>> outside(0.6, [0.1, 0.2, 0.3, 0.1, 0.2], n_layer=6), outside(0.2, [0.1, 0.2, 0.3])
+    (True, None)
     """
-    mean, half = interval(leads)
-    return abs(value - mean) > half * math.sqrt(len(leads) + 1)
+    if not enough(len(leads), n_layer):
+        return None
+    low, high = prediction(leads)
+    return not low <= value <= high
 
 
 def counts_at_every_depth(table: pd.DataFrame) -> list[int]:
@@ -359,9 +373,9 @@ def leads_by_depth(table: pd.DataFrame, over: tuple[str, str]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A row a depth that has the lead, from the fewest layers on: ``n_layer``, ``seeds``, ``mean`` and
-        ``half_width`` (nan for one seed) of its 95 % interval over seeds, ``published``, ``gap``
-        (our mean - published) and ``outside`` (:func:`outside`).
+        A row a depth that has the lead, from the fewest layers on: ``n_layer``, ``seeds``, ``mean`` over
+        these, ``values``, a tuple with one a seed, ``published``, ``gap`` (our mean - published) and ``outside``
+        (:func:`outside`, missing where seeds are too few).
 
     Examples
     --------
@@ -373,9 +387,10 @@ def leads_by_depth(table: pd.DataFrame, over: tuple[str, str]) -> pd.DataFrame:
     ours, theirs = (_leads(each, over, shared) for each in (runs, curves_as_runs()))
     for depth in sorted(ours.keys() & theirs.keys()):
         each, value = ours[depth].mean(axis=1).tolist(), float(theirs[depth].to_numpy().mean())
-        mean, half = interval(each)
-        rows.append((depth, len(each), mean, half, value, mean - value, outside(value, each)))
-    return pd.DataFrame(rows, columns=["n_layer", "seeds", "mean", "half_width", "published", "gap", "outside"])
+        mean = sum(each) / len(each)
+        rows.append((depth, len(each), mean, tuple(each), value, mean - value, outside(value, each, depth)))
+    columns = ["n_layer", "seeds", "mean", "values", "published", "gap", "outside"]
+    return pd.DataFrame(rows, columns=columns).astype({"outside": "boolean"})
 
 
 def counts_run(differences: pd.DataFrame) -> str:

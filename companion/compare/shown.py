@@ -6,22 +6,26 @@ only put into words here. Where nothing was run, a table has its columns and no 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from companion.arithmetic.starts import CONDITIONS
-from companion.compare import published
+from companion.compare import cells, published
 from companion.compare.cells import view_of
-from companion.compare.statistics import gap_of_means, samples_needed
-from companion.compare.texts import over_seeds, plus_minus, with_sign
+from companion.compare.statistics import Interval, bounds, enough, gap_of_means, judge_all, samples_needed
+from companion.compare.texts import between, number, over_seeds
 
 
-def needed(table: pd.DataFrame, level: float = 0.9) -> pd.DataFrame:
+def needed(table: pd.DataFrame, reference: pd.DataFrame | None = None, level: float = 0.9) -> pd.DataFrame:
     """Number of samples at which each start reaches an accuracy, ours beside the paper's with as many layers.
 
     Parameters
     ----------
     table
         Runs of one depth, as :func:`companion.arithmetic.stages.transfers` gives them.
+    reference
+        The same of the reference, which then stands first.
     level
         The accuracy; see :func:`companion.compare.statistics.samples_needed`.
 
@@ -34,25 +38,41 @@ def needed(table: pd.DataFrame, level: float = 0.9) -> pd.DataFrame:
     (layers,) = table["n_layer"].unique()
     theirs = published.curves().query("n_layer == @layers")
     rows = []
-    for name, own in table.groupby("start", sort=False):
-        one = CONDITIONS[str(name)]
-        each = [_needed(part, "test_accuracy", level) for _, part in own.groupby("seed")]
-        reached = sum(value == value for value in each)
-        here = over_seeds(each, 0) if reached == len(each) else f"{reached} of {len(each)} seeds get there"
+    for name in dict.fromkeys(table["start"]):
+        one = CONDITIONS[name]
+        here = [_over_seeds_needed(runs[runs["start"] == name], level) for runs in _both(table, reference)]
         curve = theirs[(theirs["condition"] == one.pair[0]) & (theirs["behaviour"] == one.pair[1])]
         there = _needed(curve, "published", level)
-        rows.append((one.label, here, f"{there:,.0f}" if there == there else "–"))
+        rows.append((one.label, _told(here), number(there, 0)))
     return pd.DataFrame(rows, columns=["start", "samples needed here", f"paper, {layers} layers, 1,000 numbers"])
+
+
+def _both(table: pd.DataFrame, reference: pd.DataFrame | None) -> list[pd.DataFrame]:
+    """The reference, where there is one, and the run."""
+    return [table] if reference is None else [reference, table]
+
+
+def _told(texts: list[str]) -> str:
+    """What the reference says, and the run beside it, as :func:`companion.compare.cells.beside` has it."""
+    return ", this run ".join(dict.fromkeys(texts))
+
+
+def _over_seeds_needed(runs: pd.DataFrame, level: float) -> str:
+    each = [_needed(part, "test_accuracy", level) for _, part in runs.groupby("seed")]
+    reached = sum(value == value for value in each)
+    if reached < len(each):
+        return f"{reached} of {len(each)} seed{'s get' if len(each) > 1 else ' gets'} there"
+    return over_seeds(each, 0, limits=bounds("n_disambiguation"), n_layer=int(runs["n_layer"].min()) if each else 2)
 
 
 def _needed(curve: pd.DataFrame, accuracy: str, level: float) -> float:
     return samples_needed(curve["n_disambiguation"].tolist(), curve[accuracy].tolist(), level)
 
 
-def masks(table: pd.DataFrame) -> pd.DataFrame:
+def masks(table: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
     """Base models and masks, a row a depth: means over seeds, and how many bases were given up.
 
-    Columns as of :func:`companion.arithmetic.stages.bases_and_masks`.
+    Columns as of :func:`companion.arithmetic.stages.bases_and_masks`; of the reference, where there is one, too.
     """
     measures = {
         "base accuracy": ("base_accuracy", 2), "base steps": ("base_steps", 0),
@@ -61,10 +81,16 @@ def masks(table: pd.DataFrame) -> pd.DataFrame:
         "base without as many random ones": ("random_ablated_base_accuracy", 2),
     }  # fmt: skip
     rows = []
-    for depth, asked in table.groupby("n_layer"):
-        left = asked.dropna(subset="base_steps")
-        shown = {title: over_seeds(left[name].tolist(), digits) for title, (name, digits) in measures.items()}
-        rows.append({"layers": depth, **shown, "seeds": len(left), "given up": len(asked) - len(left)})
+    for depth in sorted(table["n_layer"].unique()):
+        asked = [runs[runs["n_layer"] == depth] for runs in _both(table, reference)]
+        left = [runs.dropna(subset="base_steps") for runs in asked]
+        shown = {
+            title: _told([over_seeds(one[name].tolist(), digits, limits=bounds(name), n_layer=depth) for one in left])
+            for title, (name, digits) in measures.items()
+        }
+        shown["seeds"] = _told([f"{len(one)}" for one in left])
+        shown["given up"] = _told([f"{len(every) - len(one)}" for every, one in zip(asked, left, strict=True)])
+        rows.append({"layers": depth, **shown})
     return pd.DataFrame(rows, columns=["layers", *measures, "seeds", "given up"])
 
 
@@ -116,7 +142,8 @@ def five_runs(table: pd.DataFrame) -> pd.DataFrame:
             (
                 label, f"{count:,}", f"{part['published'].iloc[0]:.3f} ({part['published_std'].iloc[0]:.3f})",
                 f"{part['low'].iloc[0]:.3f} to {part['high'].iloc[0]:.3f}",
-                over_seeds(part["test_accuracy"].tolist(), 3), f"{part['inside'].sum()} of {len(part)}",
+                over_seeds(part["test_accuracy"].tolist(), 3, limits=(0, 1), n_layer=12),
+                f"{part['inside'].sum()} of {len(part)}",
             )
             for (label, count), part in view_of(table, "five_runs").groupby(["label", "n_disambiguation"], sort=False)
         ],
@@ -130,8 +157,9 @@ def over_depths(table: pd.DataFrame) -> pd.DataFrame:
         [
             (
                 row["label"], f"{row['n_disambiguation']:,}", f"{row['published']:.3f}",
-                plus_minus(row["mean"], row["half_width"], 3), f"{row['low']:.3f} to {row['high']:.3f}", row["runs"],
-                {True: "yes", False: "no"}.get(row["inside"], "–"),
+                between(Interval(row["mean"], row["mean_low"], row["mean_high"], row["runs"]), 3),
+                f"{row['low']:.3f} to {row['high']:.3f}" if row["low"] == row["low"] else "–", row["runs"],
+                _yes(row["inside"]),
             )
             for row in view_of(table, "over_depths").to_dict("records")
         ],
@@ -144,9 +172,10 @@ def depth_leads(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         [
             (
-                CONDITIONS[row["reference"]].label, row["n_layer"], with_sign(row["mean"], row["half_width"]),
-                f"{row['published']:+.3f}", f"{row['gap']:+.3f}", row["seeds"],
-                "–" if row["seeds"] == 1 else "no" if row["outside"] else "yes",
+                CONDITIONS[row["reference"]].label, row["n_layer"],
+                over_seeds(row["values"], 3, sign=True, limits=(-1, 1), n_layer=row["n_layer"]),
+                number(row["published"], 3, sign=True), number(row["gap"], 3, sign=True), row["seeds"],
+                "–" if pd.isna(row["outside"]) else _yes(not row["outside"]),
             )
             for row in view_of(table, "depth_leads").to_dict("records")
         ],
@@ -154,21 +183,76 @@ def depth_leads(table: pd.DataFrame) -> pd.DataFrame:
     )  # fmt: skip
 
 
+def _yes(value: bool | None) -> str:
+    return "–" if pd.isna(value) else "yes" if value else "no"
+
+
+def points(table: pd.DataFrame) -> pd.DataFrame:
+    """Point by point, a row a depth: published points, how many of them lie between our seeds, and how many should.
+
+    Points of :func:`companion.compare.published.points` with one seed are left out.
+    """
+    rows = []
+    for depth, part in view_of(table, "points").groupby("n_layer"):
+        seeds = sorted({part["seeds"].min(), part["seeds"].max()})
+        rows.append((
+            depth, " to ".join(map(str, seeds)), len(part), int(part["between"].sum()), f"{part['expected'].sum():.0f}",
+            number(part["distance"].median(), 3), number(part["distance"].max(), 3),
+        ))  # fmt: skip
+    columns = ["layers", "seeds", "points", "between our seeds", "expected", "distance, median", "distance, largest"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def two_types(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracy in float32 and in bfloat16, where a depth has runs of a start in both.
 
-    Their seeds differ, so the two are compared as two samples (Welch), at the numbers of samples that both have.
+    Their seeds differ, so the two are compared as two samples (Welch), at the numbers of samples that both have. With
+    too few seeds of one of them the difference has no interval.
     """
     rows = []
-    for (depth, name), part in table.groupby(["n_layer", "start"], sort=False):
+    for (layers, name), part in table.groupby(["n_layer", "start"], sort=False):
+        depth = int(str(layers))
         both = part[part.groupby("n_disambiguation")["dtype"].transform("nunique") == 2]
         if both.empty:
             continue
         means = both.groupby(["dtype", "seed"])["test_accuracy"].mean()
         wide, narrow = means["float32"].tolist(), means["bfloat16"].tolist()
-        rows.append((
-            depth, CONDITIONS[str(name)].label, both["n_disambiguation"].nunique(), over_seeds(wide, 3),
-            over_seeds(narrow, 3), with_sign(*gap_of_means(narrow, wide)),
-        ))  # fmt: skip
+        each = (over_seeds(values, 3, limits=(0, 1), n_layer=depth) for values in (wide, narrow))
+        gap = gap_of_means(narrow, wide, (-1, 1))
+        few = not enough(gap.seeds, depth)
+        told = number(gap.mean, 3, sign=True) if few else between(gap, 3, sign=True)
+        rows.append((depth, CONDITIONS[str(name)].label, both["n_disambiguation"].nunique(), *each, told))
     columns = ["layers", "start", "numbers of samples", "float32", "bfloat16", "bfloat16 minus float32"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def comparisons(
+    table: pd.DataFrame, pairs: Sequence[tuple[str, str]], values: Sequence[str], *, by: str,
+    reference: pd.DataFrame | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Differences between rows of a table, run by run, and the verdicts on them; those of a value are one family.
+
+    Parameters
+    ----------
+    pairs
+        (one, other): values of the column ``by``, such as ``condition``.
+    values
+        Columns that are compared.
+    reference
+        The same of the reference. Verdicts are then its, and the differences of ``table`` stand beside its own.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a value and pair: ``value``, ``one``, ``other``, ``difference`` (one minus other, as text), ``outcome``
+        (:data:`companion.compare.statistics.OUTCOMES`) and ``settle``, the seeds that would settle an open one.
+    """
+    ask, judged = cells.beside(table, reference), table if reference is None else reference
+    rows = []
+    for value in values:
+        queries = {(one, other): f"lead {value} {by}='{one}' over='{other}' by={by}" for one, other in pairs}
+        verdicts = judge_all({pair: cells.values(judged, query).tolist() for pair, query in queries.items()})
+        rows += [
+            (value, *pair, ask(query), verdicts[pair].outcome, verdicts[pair].settle) for pair, query in queries.items()
+        ]
+    return pd.DataFrame(rows, columns=["value", "one", "other", "difference", "outcome", "settle"])

@@ -1,15 +1,20 @@
 """Intervals over seeds, and comparisons between starts. Tidy tables in, tidy tables out; no torch.
 
 A seed is a whole chain (base model, subnetwork, transfers), so seeds are what is averaged, and runs that share one
-are compared with each other. :func:`interval` is the one interval, :func:`verdict` the one way to say on which side
-of a value it lies, and :func:`lead` the one comparison of two starts.
+are compared with each other. :func:`interval` is the one interval, :func:`judge` the one way to a verdict (of a family
+of comparisons that is read together: :func:`judge_all`), :func:`prediction` says where further seeds should lie, and
+:func:`lead` is the one comparison of two starts.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+import re
+import statistics
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,6 +24,73 @@ RUN = ("n_layer", "n_disambiguation", "draw", "seed")
 
 FAR_OFF = (5.0, 0.1)
 """From how many deviations on, and from how far, a run lies far off the others of its kind (:func:`far_off`)."""
+
+MARGIN = 0.05
+"""The smallest difference of an accuracy, a share or a shape bias that would matter."""
+LEVEL = 0.05
+"""1 - the confidence of intervals, and the most that is allowed for one wrong verdict in a family of them."""
+POWER = 0.8
+"""How probable a verdict is for the smallest difference that counts as one that would have been seen."""
+MOST_SEEDS = 10_000
+"""What would take more seeds than this counts as not to be settled."""
+
+ABOVE, BELOW, EQUIVALENT, OPEN = "above", "below", "equivalent", "open"
+TOO_FEW, DIVERGED = "too few seeds", "a run diverged"
+OUTCOMES = (ABOVE, BELOW, EQUIVALENT, OPEN, TOO_FEW, DIVERGED)
+"""What :func:`judge` can say; the last two are no verdict."""
+
+Bounds = tuple[float, float]
+UNBOUNDED: Bounds = (-math.inf, math.inf)
+K = TypeVar("K", bound=Hashable)
+
+
+# ---------------------------------------------------------------------------------------
+# What a quantity can be
+
+
+_SHARES = re.compile(
+    r"accura|density|share|agrees|bias|best.constant|kept|soft_mean"
+    r"|^(layers|embeddings|left-right|up-down|both)$"
+    r"|^(head|probe|subnetwork|ablated|pretraining)(\b|_)|^(whole network|without)\b"
+)
+_COUNTS = re.compile(r"step|seconds|frozen|inherited|^n_|images|seen|^size$|^total$")
+
+
+def is_share(column: str) -> bool:
+    """Is a column, or a measure of a long table, an accuracy, a density or another share, from 0 to 1?
+
+    >>> is_share("test_accuracy"), is_share("best_step")
+    (True, False)
+    """
+    return bool(_SHARES.search(column)) and not _COUNTS.search(column)
+
+
+def bounds(column: str, difference: bool = False) -> Bounds:
+    """The least and the most that a value of a column can be, or the difference of two.
+
+    >>> bounds("test_accuracy"), bounds("shape_bias", difference=True), bounds("best_step")
+    ((0.0, 1.0), (-1.0, 1.0), (0.0, inf))
+    """
+    low, high = (0.0, 1.0) if is_share(column) else (0.0, math.inf) if _COUNTS.search(column) else UNBOUNDED
+    return (low - high, high - low) if difference else (low, high)
+
+
+def enough(seeds: int, n_layer: int = 2) -> bool:
+    """Are there seeds enough for an interval and a verdict? 10, or 5 from 6 layers on.
+
+    >>> enough(9), enough(10), enough(5, n_layer=6)
+    (False, True, True)
+    """
+    return seeds >= least_seeds(n_layer)
+
+
+def least_seeds(n_layer: int = 2) -> int:
+    """The fewest seeds on which a verdict is given."""
+    return 5 if n_layer >= 6 else 10
+
+
+# ---------------------------------------------------------------------------------------
+# Intervals
 
 
 def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
@@ -37,62 +109,241 @@ def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, flo
     return float(ends.low), float(ends.high)
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half-width of its 95 % confidence interval over seeds (Student's t).
+class Interval(NamedTuple):
+    """The mean over seeds and the ends of its confidence interval, nan for one seed; and how many seeds."""
 
-    The half-width is nan for a single value: one seed says nothing about the spread.
+    mean: float
+    low: float
+    high: float
+    seeds: int
 
-    >>> interval([1.0, 2.0, 3.0])[0]
-    2.0
+
+def interval(values: Sequence[float], bounds: Bounds = UNBOUNDED, level: float = LEVEL) -> Interval:
+    """Mean and its 95 % confidence interval over seeds: Student's t, cut at what the quantity can be.
+
+    The cut costs no coverage, since the true mean lies inside the bounds.
+
+    >>> interval([1.0, 2.0, 3.0]).mean, interval([0.9, 1.0, 1.0], bounds=(0.0, 1.0)).high
+    (2.0, 1.0)
+
+    Raises
+    ------
+    ValueError
+        Without values.
     """
     data = np.asarray(list(values), dtype=float)
     if not len(data):
         raise ValueError("values is empty: there is nothing to average")
+    mean = float(data.mean())
     if len(data) == 1:
-        return float(data[0]), math.nan
-    return float(data.mean()), student(len(data) - 1) * float(data.std(ddof=1)) / math.sqrt(len(data))
+        return Interval(mean, math.nan, math.nan, 1)
+    half = student(len(data) - 1, level) * _error(data)
+    return Interval(mean, max(mean - half, bounds[0]), min(mean + half, bounds[1]), len(data))
 
 
-def verdict(mean: float, half_width: float, least: float = 0.0) -> str:
-    """On which side of ``least`` does an interval lie, mean ± half-width?
+def _error(data: np.ndarray) -> float:
+    """Standard error of a mean."""
+    return float(data.std(ddof=1)) / math.sqrt(len(data))
 
-    Returns
-    -------
-    str
-        ``above`` or ``below`` where the interval leaves ``least`` out; ``not told apart`` where it holds it, an end of
-        the interval included; ``one seed`` where there is no half-width; ``a run diverged`` where there is no mean.
+
+def span(values: Sequence[float], bounds: Bounds = UNBOUNDED, n_layer: int = 2) -> Interval:
+    """:func:`interval`, or of too few seeds their mean, and the lowest and the highest; what a figure draws.
+
+    >>> span([0.5, 0.9, 0.7])[1:]
+    (0.5, 0.9, 3)
+    """
+    found = interval(values, bounds)
+    if enough(found.seeds, n_layer) or found.seeds == 1 or math.isnan(found.mean):
+        return found
+    return Interval(found.mean, min(values), max(values), found.seeds)
+
+
+def prediction(
+    values: Sequence[float], of: int = 1, bounds: Bounds = UNBOUNDED, grain: float = 0.0
+) -> tuple[float, float]:
+    """Ends of the 95 % prediction interval of the mean of ``of`` further seeds.
+
+    mean ± (t(0.975, n - 1) * sd * sqrt(1 / of + 1 / n) + grain), cut at the bounds; nan for one value.
+
+    Parameters
+    ----------
+    grain
+        What a value is measured in, such as one pair of 1,000 for an accuracy: seeds that all have the same value
+        would otherwise have an interval without a width, which any rounding leaves.
 
     Examples
     --------
-    >>> verdict(0.3, 0.1), verdict(0.3, 0.1, least=0.25), verdict(0.3, math.nan)
-    ('above', 'not told apart', 'one seed')
+    >>> low, high = prediction([0.4, 0.5, 0.6])
+    >>> round(low, 3), round(high, 3)
+    (0.003, 0.997)
     """
-    if math.isnan(mean):
-        return "a run diverged"
-    if math.isnan(half_width):
-        return "one seed"
-    return "above" if mean - half_width > least else "below" if mean + half_width < least else "not told apart"
+    data = np.asarray(list(values), dtype=float)
+    if len(data) < 2:
+        return math.nan, math.nan
+    reach = student(len(data) - 1) * float(data.std(ddof=1)) * math.sqrt(1 / of + 1 / len(data)) + grain
+    return max(float(data.mean()) - reach, bounds[0]), min(float(data.mean()) + reach, bounds[1])
 
 
-def student(freedom: Any) -> Any:
-    """The 97.5 % quantile of Student's t, for a number of degrees of freedom or for many; nan where there is none.
+def student(freedom: Any, level: float = LEVEL) -> Any:
+    """The two-sided quantile of Student's t (97.5 % by default), for a number of degrees of freedom or for many.
+
+    nan where there is none.
 
     >>> round(student(2), 4), math.isnan(student(0))
     (4.3027, True)
     """
+    if np.ndim(freedom):
+        return np.array([_student(float(one), level) for one in freedom])
+    return _student(float(freedom), level)
+
+
+@functools.lru_cache(maxsize=4096)  # a page asks for the same few, thousands of times
+def _student(freedom: float, level: float) -> float:
     from scipy.stats import t  # slow to import, so only here
 
-    found = t.ppf(0.975, freedom)
-    return found if np.ndim(found) else float(found)
+    return float(t.ppf(1 - level / 2, freedom))
 
 
 def summary(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Mean, half-width of the 95 % interval over seeds and number of seeds, per group."""
+    """Mean, ends of the 95 % interval over seeds (:func:`interval`) and number of seeds, per group."""
     rows = []
     for key, group in table.groupby(list(by), sort=False, dropna=False):
-        mean, half = interval(group[value].tolist())
-        rows.append((*(key if isinstance(key, tuple) else (key,)), mean, half, len(group)))
-    return pd.DataFrame(rows, columns=[*by, "mean", "half_width", "seeds"])
+        found = interval(group[value].tolist(), bounds(value))
+        rows.append((*(key if isinstance(key, tuple) else (key,)), *found))
+    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "seeds"])
+
+
+# ---------------------------------------------------------------------------------------
+# Verdicts
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What seeds say of a quantity, beside a value.
+
+    Attributes
+    ----------
+    outcome
+        One of :data:`OUTCOMES`.
+    smallest
+        The smallest true distance from that value that would be found above or below in 80 of 100 cases; nan where
+        there are too few seeds.
+    settle
+        Where the outcome is ``open`` or there are too few seeds: how many would give a verdict in 80 of 100 cases if
+        mean and spread stayed as they are. 0 where more than :data:`MOST_SEEDS` would be needed.
+    """
+
+    outcome: str
+    smallest: float = math.nan
+    settle: int = 0
+
+    def __str__(self) -> str:
+        return self.outcome
+
+
+def judge(values: Sequence[float], than: float = 0.0, *, margin: float = MARGIN, n_layer: int = 2) -> Verdict:
+    """On which side of ``than`` does a mean over seeds lie? :func:`judge_all` for a family of one.
+
+    >>> judge([0.3 + 0.01 * seed for seed in range(10)]).outcome
+    'above'
+    """
+    return judge_all({"": values}, than, margin=margin, n_layer=n_layer)[""]
+
+
+def judge_all(
+    family: Mapping[K, Sequence[float]], than: float = 0.0, *, margin: float = MARGIN,
+    n_layer: int | Mapping[K, int] = 2,
+) -> dict[K, Verdict]:  # fmt: skip
+    """Verdicts on comparisons that are read together, by their intervals over seeds.
+
+    ``equivalent``: the interval lies within ``than`` ± ``margin``; ``above``, ``below``: it lies beyond, on that side;
+    ``open``: it reaches over an end. All three ask the same two borders, so that two runs of an experiment hardly ever
+    get verdicts that exclude each other, as they often do where ``above`` asks for an interval that leaves ``than`` out
+    (``benchmarks/verdicts.py``). The intervals' level is Holm's: the clearest of m comparisons is judged at 0.05 / m,
+    the next at 0.05 / (m - 1), and so on to the first that is open, with which the rest is. So all verdicts of a family
+    are right together with 95 % confidence.
+
+    Parameters
+    ----------
+    family
+        Name -> one value a seed, of differences that are paired by seed for instance. Those with too few seeds
+        (:func:`enough`) or a run without a value get no verdict, and count as no member.
+    margin
+        The smallest difference that would matter; 0: a side is all that is asked for, and nothing is equivalent.
+    n_layer
+        Of the networks, since deep ones need fewer seeds (:func:`enough`): of all members, or of each.
+
+    Sources: Holm (1979), "A simple sequentially rejective multiple test procedure"; Kruschke (2018), "Rejecting or
+    accepting parameter values", for the two borders.
+    """
+    if not 0 <= margin < math.inf:
+        raise ValueError(f"margin = {margin!r}: expected a finite number of 0 or more")
+    found: dict[K, Verdict] = {}
+    judged: dict[K, np.ndarray] = {}
+    for name, values in family.items():
+        data = np.asarray(list(values), dtype=float) - than
+        least = least_seeds(n_layer[name] if isinstance(n_layer, Mapping) else n_layer)
+        if np.isnan(data).any():
+            found[name] = Verdict(DIVERGED)
+        elif len(data) < least:
+            found[name] = Verdict(TOO_FEW, settle=_settles(data, margin, LEVEL, least))
+        else:
+            judged[name] = data
+    order = sorted(judged, key=lambda name: _doubt(judged[name], margin))
+    is_open = False
+    for place, name in enumerate(order):
+        data, level = judged[name], LEVEL / (len(order) - place)
+        outcome = OPEN if is_open else _outcome(data, margin, level)
+        is_open = outcome == OPEN
+        found[name] = Verdict(
+            outcome, _detectable(data, margin, level), _settles(data, margin, level, len(data)) if is_open else 0
+        )
+    return {name: found[name] for name in family}
+
+
+def _outcome(data: np.ndarray, margin: float, level: float) -> str:
+    _, low, high, _ = interval(data.tolist(), level=level)
+    if -margin < low and high < margin:
+        return EQUIVALENT
+    return ABOVE if low > margin else BELOW if high < -margin else OPEN
+
+
+def _reach(data: np.ndarray, margin: float) -> float:
+    """From the mean to the nearer border: half of the widest interval that still gets a verdict."""
+    return abs(abs(float(data.mean())) - margin)
+
+
+def _doubt(data: np.ndarray, margin: float) -> float:
+    """The least level at which the interval still gets a verdict."""
+    from scipy.stats import t
+
+    return float(2 * t.sf(_reach(data, margin) / max(_error(data), 1e-12), len(data) - 1))
+
+
+def _detectable(data: np.ndarray, margin: float, level: float) -> float:
+    """The smallest true difference that an interval of this width finds beyond the border with probability POWER."""
+    freedom = len(data) - 1
+    return margin + (student(freedom, level) + student(freedom, 2 * (1 - POWER))) * _error(data)
+
+
+def _settles(data: np.ndarray, margin: float, level: float, least: int) -> int:
+    """Seeds, ``least`` or more, with which the mean and the spread of these would get a verdict; 0 for too many."""
+    if len(data) < 2:
+        return least
+    reach, spread = _reach(data, margin), float(data.std(ddof=1))
+    normal = statistics.NormalDist()
+    certain = normal.inv_cdf(1 - level / 2) + normal.inv_cdf(POWER)
+    if reach * math.sqrt(MOST_SEEDS) <= certain * spread:
+        return 0
+    first = max(least, math.ceil((certain * spread / max(reach, 1e-12)) ** 2))  # t is a little wider than the normal
+    for seeds in range(first, MOST_SEEDS + 1):
+        if (student(seeds - 1, level) + student(seeds - 1, 2 * (1 - POWER))) * spread <= reach * math.sqrt(seeds):
+            return seeds
+    return 0
+
+
+# ---------------------------------------------------------------------------------------
+# Runs
 
 
 def samples_needed(counts: Sequence[int], accuracies: Sequence[float], level: float = 0.9) -> float:
@@ -216,75 +467,40 @@ def lead(
     return both.assign(lead=both["start"] - both["over"])
 
 
-def leads(table: pd.DataFrame, reference: str, *, by: str = "start", value: str = "test_accuracy") -> pd.DataFrame:
-    """The :func:`lead` of every start over ``reference``.
+def gap_of_means(first: Sequence[float], second: Sequence[float], bounds: Bounds = UNBOUNDED) -> Interval:
+    """Mean of ``first`` minus mean of ``second``, of different seeds, and its 95 % interval (Welch, 1947).
 
-    Averaged over the numbers of samples and draws first, so that a seed counts once.
-
-    Parameters
-    ----------
-    by
-        The column that names the starts.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``by``, ``mean`` and ``half_width`` of the difference (95 % interval over seeds, nan for
-        one seed), ``seeds``, and its :func:`verdict`; mean and half-width are nan where one of the runs has no value.
-
-    Raises
-    ------
-    ValueError
-        When the table has no such reference, or a run twice.
-    """
-    names = table[by].unique()
-    if reference not in names:
-        raise ValueError(f"reference = {reference!r}: expected one of {', '.join(sorted(names))}")
-    rows = []
-    for name in names:
-        pairs = lead(table, {by: name}, {by: reference}, value=value)
-        if name == reference or pairs.empty:
-            continue
-        means = pairs.groupby("seed")[["start", "over"]].mean(skipna=False)
-        gap = means["start"] - means["over"]
-        mean, half = interval(gap.tolist())
-        rows.append((name, mean, half, len(gap), verdict(mean, half)))
-    return pd.DataFrame(rows, columns=[by, "mean", "half_width", "seeds", "verdict"])
-
-
-def gap_of_means(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """Mean of ``first`` minus mean of ``second``, of different seeds, and half of its 95 % interval (Welch, 1947).
-
-    The half-width is nan where one of the two has fewer than two values.
+    Its ends are nan where one of the two has fewer than two values; ``seeds`` is the fewer of the two.
 
     Examples
     --------
     >>> [round(value, 3) for value in gap_of_means([0.4, 0.5, 0.6], [0.1, 0.2, 0.3])]
-    [0.3, 0.227]
+    [0.3, 0.073, 0.527, 3]
     """
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    gap = float(a.mean() - b.mean())
-    if min(len(a), len(b)) < 2:
-        return gap, math.nan
+    gap, seeds = float(a.mean() - b.mean()), min(len(a), len(b))
+    if seeds < 2:
+        return Interval(gap, math.nan, math.nan, seeds)
     errors = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
-    if not sum(errors):
-        return gap, 0.0
-    freedom = sum(errors) ** 2 / (errors[0] ** 2 / (len(a) - 1) + errors[1] ** 2 / (len(b) - 1))
-    return gap, student(freedom) * math.sqrt(sum(errors))
+    half = 0.0
+    if sum(errors):
+        freedom = sum(errors) ** 2 / (errors[0] ** 2 / (len(a) - 1) + errors[1] ** 2 / (len(b) - 1))
+        half = student(freedom) * math.sqrt(sum(errors))
+    return Interval(gap, max(gap - half, bounds[0]), min(gap + half, bounds[1]), seeds)
 
 
-def share_of_gain(table: pd.DataFrame, part: str, whole: str, floor: str, *, by: str = "start") -> tuple[float, float]:
-    """Which share of the gain of ``whole`` over ``floor`` does ``part`` give? Mean and half-width over seeds.
+def share_of_gain(table: pd.DataFrame, part: str, whole: str, floor: str, *, by: str = "start") -> pd.Series[float]:
+    """Which share of the gain of ``whole`` over ``floor`` does ``part`` give? One value a seed.
 
-    Per seed (part - floor) / (whole - floor), of accuracies averaged over the sample numbers. Both are nan where no
-    seed has the three, where a run of a seed diverged, and where a seed has no gain to share.
+    (part - floor) / (whole - floor), of accuracies averaged over the sample numbers; nan where a run of a seed diverged
+    or there is no gain to share. Seeds that lack one of the three are left out.
     """
     by_seed = curve_means(table, [by]).groupby(["seed", by])["test_accuracy"]
     means, there = by_seed.mean(skipna=False).unstack(by), by_seed.size().unstack(by)
     three = list(dict.fromkeys((part, whole, floor)))
     means = means.reindex(columns=three)[there.reindex(columns=three).notna().all(axis=1)]
     share = (means[part] - means[floor]) / (means[whole] - means[floor])
-    return interval(share.tolist()) if len(share) and np.isfinite(share).all() else (math.nan, math.nan)
+    return share.where(np.isfinite(share))
 
 
 def spreads(table: pd.DataFrame, value: str = "test_accuracy") -> pd.DataFrame:

@@ -3,55 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import pandas as pd
+from companion.compare.statistics import UNBOUNDED, Bounds, Interval, enough, interval
 
-from companion.compare.statistics import interval
+FEW = 3
+"""So many values stand in a text one by one."""
 
 
-def plus_minus(mean: float, half_width: float, digits: int = 2) -> str:
-    """``0.93 ± 0.02``, the mean alone where there is no interval, a dash where a run without a value is among them."""
-    if math.isnan(mean):
+def number(value: float, digits: int = 2, sign: bool = False) -> str:
+    """A number, or a dash where there is none; with ``sign`` a plus before what is not negative.
+
+    >>> number(0.5), number(0.1234, 3, sign=True), number(float("nan")), number(-0.001)
+    ('0.50', '+0.123', '–', '0.00')
+    """
+    if math.isnan(value):
         return "–"
-    if math.isnan(half_width):
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} ± {half_width:.{digits}f}"
+    value = round(value, digits) + 0.0  # no -0.000
+    return f"{value:{'+' if sign else ''},.{digits}f}"
 
 
-def with_sign(mean: float, half_width: float, digits: int = 3) -> str:
-    """:func:`plus_minus` of a difference.
+def between(found: Interval, digits: int = 2, sign: bool = False) -> str:
+    """``0.93 (0.91 to 0.95)``: a mean and its 95 % interval, the mean alone where there is none.
 
-    >>> with_sign(0.1234, 0.05), with_sign(-0.1234, 0.05), with_sign(0.1234, math.nan)
-    ('+0.123 ± 0.050', '-0.123 ± 0.050', '+0.123')
+    >>> between(Interval(0.93, 0.91, 0.95, 10)), between(Interval(0.1, -0.1, 0.3, 10), 1, sign=True)
+    ('0.93 (0.91 to 0.95)', '+0.1 (-0.1 to +0.3)')
     """
-    return ("+" if mean >= 0 else "") + plus_minus(mean, half_width, digits)
+    mean, low, high = (number(value, digits, sign) for value in found[:3])
+    return mean if math.isnan(found.low) else f"{mean} ({low} to {high})"
 
 
-def over_seeds(values: Sequence[float], digits: int = 2) -> str:
-    """Mean and half of the 95 % interval over seeds; of one or two seeds, whose interval says nothing, the values.
+def over_seeds(
+    values: Sequence[float], digits: int = 2, *, sign: bool = False, limits: Bounds = UNBOUNDED, n_layer: int = 2
+) -> str:
+    """The mean over seeds and its 95 % interval; of too few seeds, whose interval says little, the seeds themselves.
 
-    >>> over_seeds([0.5, 0.75]), over_seeds([0.5, 0.5, 0.5]), over_seeds([])
-    ('0.50 and 0.75', '0.50 ± 0.00', '–')
+    Up to three of them stand one by one, of more the mean, their number, and from where to where they lie. ``limits``
+    are those of the quantity. A dash where there is no value, or a seed without one.
+
+    >>> over_seeds([0.5, 0.75]), over_seeds([0.4, 0.5, 0.5, 0.6]), over_seeds([])
+    ('0.50 and 0.75', '0.50 (4 seeds, 0.40 to 0.60)', '–')
+    >>> over_seeds([0.5] * 10)
+    '0.50 (0.50 to 0.50)'
     """
-    if not values:
+    if not len(values) or any(map(math.isnan, values)):
         return "–"
-    if len(values) < 3:
-        return " and ".join(plus_minus(value, math.nan, digits) for value in values)
-    return plus_minus(*interval(values), digits)
-
-
-def by_group(table: pd.DataFrame, by: str | list[str], columns: Mapping[str, str], digits: int = 2) -> pd.DataFrame:
-    """A table to be shown: a row a group, in the order of the table, and in each cell the text of :func:`over_seeds`.
-
-    ``columns`` are those that are shown, with what they are called. Where a group has no value at all stands a dash.
-
-    >>> runs = pd.DataFrame({"start": ["a", "a", "b"], "test_accuracy": [0.5, 0.75, 1.0]})
-    >>> by_group(runs, "start", {"test_accuracy": "accuracy"})["accuracy"].to_dict()
-    {'a': '0.50 and 0.75', 'b': '1.00'}
-    """
-
-    def shown(values: pd.Series[float]) -> str:
-        return over_seeds([] if values.isna().all() else values.tolist(), digits)
-
-    return table.groupby(by, sort=False)[list(columns)].agg(shown).rename(columns=dict(columns))
+    if enough(len(values), n_layer):
+        return between(interval(values, limits), digits, sign)
+    shown = [number(value, digits, sign) for value in values]
+    if len(values) <= FEW:
+        return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+    low, high = (number(value, digits, sign) for value in (min(values), max(values)))
+    return f"{number(sum(values) / len(values), digits, sign)} ({len(values)} seeds, {low} to {high})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -28,15 +29,25 @@ def test_the_page_shows_every_claim_with_its_verdict(html, judged):
     page = (html / "book" / "claims.html").read_text(encoding="utf-8")
     for one in judged.values():
         (row,) = re.findall(rf'<tr[^>]*id="claim-{re.escape(one.id.replace("_", "-"))}".*?</tr>', page, re.DOTALL)
-        text = re.sub("<[^>]*>", "", row)
+        text = unescape(re.sub("<[^>]*>", "", row)).replace("’", "'")
         assert one.verdict in text
+        assert ("To settle it:" in text) == (one.verdict == "open")
+        assert one.settle in text
         assert one.ours in text
         assert one.bound in text
         assert f"{Path(one.page).name}.html" in row
     with (html / "_static" / "claims.csv").open(encoding="utf-8", newline="") as file:
-        assert {row["id"]: row["verdict"] for row in csv.DictReader(file)} == {
-            one.id: one.verdict for one in judged.values()
+        assert {row["id"]: (row["verdict"], row["settle"]) for row in csv.DictReader(file)} == {
+            one.id: (one.verdict, one.settle) for one in judged.values()
         }
+
+
+def test_every_verdict_has_a_badge_of_its_own_look():
+    style = (ROOT / "book" / "_static" / "claims.css").read_text(encoding="utf-8")
+    looks = {re.search(r"\{.*\}", line)[0] for line in style.splitlines() if line.startswith(".verdict.")}
+    named = re.findall(r"^\.verdict\.(\S+) \{", style, re.MULTILINE)
+    assert sorted(named) == sorted(verdict.replace(" ", "-") for verdict in ledger.VERDICTS)
+    assert len(looks) == len(named)
 
 
 def test_the_first_page_leads_to_the_ledger(html):

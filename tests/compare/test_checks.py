@@ -40,9 +40,30 @@ def test_both_accuracies_and_their_difference_over_the_seeds_that_both_have():
         "answer only": "0.800 and 0.900",
         "all positions": "0.700 and 0.800",
         "all positions minus answer only": "-0.100 and -0.100",
-        "verdict": "lower",
+        "verdict": "too few seeds",
     }
+
+
+def many(seeds: range, shift: float) -> pd.DataFrame:
+    """As :func:`runs`: with the change the subnetwork's lie this much lower, the others as much higher."""
+    rows = [
+        (check, start, seed, value + 0.001 * seed + (move if check != "reference" else 0))
+        for check in ("reference", "all positions")
+        for start, value, move in (("subnetwork", 0.8, -shift), ("random_initialisation", 0.5, shift))
+        for seed in seeds
+    ]
+    table = pd.DataFrame(rows, columns=["check", "start", "seed", "test_accuracy"])
+    return table.assign(n_layer=2, n_disambiguation=40, draw=0)
+
+
+def test_beside_a_reference_stands_this_run_and_the_verdict_is_the_references():
+    shown = checks.compared(runs().query("seed < 2"), "all positions", NAMES, STARTS, many(range(10), 0.2))
     assert shown["verdict"].tolist() == ["lower", "higher"]
+    first = shown.iloc[0]
+    assert first["all positions minus answer only"] == ("-0.200 (-0.200 to -0.200), this run -0.100 and -0.100")
+    assert first["answer only"].startswith("0.804 (0.802 to 0.807), this run 0.800 and 0.900")
+    alone = checks.compared(many(range(10), 0.01), "all positions", NAMES, STARTS)
+    assert alone["verdict"].tolist() == ["equivalent", "equivalent"]
 
 
 def test_a_row_for_every_number_of_samples_and_one_for_their_mean():
@@ -58,8 +79,10 @@ def test_what_a_change_makes_of_a_lead():
     said = checks.change_of_lead(runs().query("seed < 2"), "all positions", NAMES, STARTS)
     assert said == (
         "- The lead of the subnetwork over random initialisation is +0.300 and +0.300 with answer only and +0.150 and "
-        "+0.150 with all positions: a change of **-0.150 and -0.150** (below 0)."
+        "+0.150 with all positions: a change of **-0.150 and -0.150** (too few seeds)."
     )
+    beside = checks.change_of_lead(runs().query("seed < 2"), "all positions", NAMES, STARTS, many(range(10), 0.2))
+    assert beside.endswith("a change of **-0.400 (-0.400 to -0.400)** (below 0).")
 
 
 def test_spreads_with_that_of_the_test_pairs():

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -25,7 +26,7 @@ from companion.lab import tables
 
 SUBNETWORK, FULL, RANDOM = ("subnetwork", ""), ("full_model", ""), ("random_initialisation", "")
 RELEASED, DESCRIBED = ("sampled", "as_released"), ("sampled", "as_described")
-T2 = 4.302652729911275  # t(0.975, 2)
+T9 = 2.262157162740992  # t(0.975, 9)
 
 
 def runs(*starts, n_layer=2):
@@ -100,20 +101,39 @@ def test_the_twelve_layer_curve_has_its_standard_deviation():
 
 
 def test_prediction_interval_by_hand():
-    (row,) = points(runs((SUBNETWORK, {100: [0.5, 0.6, 0.7]})), reference(0.9)).itertuples()
-    assert (row.mean, row.seeds) == (pytest.approx(0.6), 3)
-    assert row.half_width == pytest.approx(T2 * 0.1 / math.sqrt(3))
-    assert row.low == pytest.approx(0.6 - T2 * 0.1 * math.sqrt(4 / 3))  # 0.1032
-    assert row.high == 1.0  # 1.0968, clipped
-    assert row.gap == pytest.approx(-0.3)
+    (row,) = points(runs((SUBNETWORK, {100: [0.7, 0.9] * 5})), reference(0.9)).itertuples()
+    assert (row.mean, row.seeds) == (pytest.approx(0.8), 10)
+    # Standard deviation 0.1 * sqrt(10 / 9): 0.8 ± 2.262157 * 0.105409 * sqrt(1.1), 0.2501.
+    assert row.low == pytest.approx(0.8 - T9 * 0.1 * math.sqrt(10 / 9 * 1.1))
+    assert row.high == 1.0  # 1.0501, clipped
+    assert row.gap == pytest.approx(-0.1)
     assert row.inside
+    assert (row.lowest, row.highest, row.between, row.expected) == (0.7, 0.9, True, pytest.approx(9 / 11))
 
 
-@pytest.mark.parametrize(("value", "inside"), [(0.5005, False), (0.5007, True), (0.6993, True), (0.6995, False)])
+@pytest.mark.parametrize(("value", "inside"), [(0.5499, False), (0.5501, True), (0.6499, True), (0.6502, False)])
 def test_inside_ends_where_the_interval_does(value, inside):
-    # Standard deviation 0.02: 0.6 ± 4.30265 * 0.02 * 1.154701 = 0.500634 to 0.699366.
-    found = points(runs((SUBNETWORK, {100: [0.58, 0.6, 0.62]})), reference(value))
+    # Standard deviation 0.02 * sqrt(10 / 9): 0.6 ± 2.262157 * 0.0210819 * 1.0488088 = 0.549982 to 0.650018.
+    found = points(runs((SUBNETWORK, {100: [0.58, 0.62] * 5})), reference(value))
     assert found["inside"].tolist() == [inside]
+
+
+@pytest.mark.parametrize(("layers", "seeds", "judged"), [(2, 9, False), (2, 10, True), (6, 4, False), (6, 5, True)])
+def test_a_point_is_judged_with_enough_seeds_alone(layers, seeds, judged):
+    table = runs((SUBNETWORK, {100: [0.5, 0.6, *[0.55] * (seeds - 2)]}), n_layer=layers)
+    (row,) = points(table, reference(0.55).assign(n_layer=layers)).to_dict("records")
+    assert [row[name] == row[name] for name in ("low", "high")] == [judged] * 2
+    assert pd.isna(row["inside"]) != judged
+    assert (row["between"], row["expected"]) == (True, pytest.approx((seeds - 1) / (seeds + 1)))
+
+
+def test_runs_of_one_kind_lie_between_the_seeds_as_often_as_expected():
+    # 2,000 points, each with four runs of a distribution of its own: three are ours, the fourth the paper's.
+    drawn = np.random.default_rng(0).beta(2, 5, (2000, 4))
+    ours = runs((SUBNETWORK, {count: row[:3].tolist() for count, row in enumerate(drawn)}))
+    found = points(ours, pd.concat([reference(row[3], count) for count, row in enumerate(drawn)]))
+    assert (found["expected"] == 0.5).all()
+    assert found["between"].mean() == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(2000))
 
 
 def test_the_interval_of_one_more_run_is_the_same_for_numbers_and_for_columns():
@@ -124,20 +144,19 @@ def test_the_interval_of_one_more_run_is_the_same_for_numbers_and_for_columns():
     assert high.tolist() == pytest.approx([0.699366, 1, math.nan], abs=1e-6, nan_ok=True)
 
 
-@pytest.mark.parametrize(("value", "inside"), [(0.994, True), (0.992, False)])
+@pytest.mark.parametrize(("value", "inside"), [(0.997, True), (0.996, False)])
 def test_seeds_that_agree_leave_the_sampling_error_of_the_test_pairs(value, inside):
-    # m = 1002 / 1004, its standard error 0.00140996: 1 - 4.30265 * 0.00140996 * 1.154701 = 0.992995.
-    found = points(runs((SUBNETWORK, {100: [1.0, 1.0, 1.0]})), reference(value))
-    assert found["low"].tolist() == pytest.approx([0.992995], abs=1e-6)
-    assert found["half_width"].tolist() == [0]
+    # m = 1002 / 1004, its standard error 0.00140996: 1 - 2.262157 * 0.00140996 * 1.0488088 = 0.996655.
+    found = points(runs((SUBNETWORK, {100: [1.0] * 10})), reference(value))
+    assert found["low"].tolist() == pytest.approx([0.996655], abs=1e-6)
     assert found["inside"].tolist() == [inside]
 
 
 def test_fewer_test_pairs_widen_the_interval_and_none_are_an_error():
-    table = runs((SUBNETWORK, {100: [0.0, 0.0, 0.0]}))
+    table = runs((SUBNETWORK, {100: [0.0] * 10}))
     error = math.sqrt(2 / 104 * 102 / 104 / 100)
     found = points(table, reference(0.05), test_pairs=100)
-    assert found["high"].tolist() == pytest.approx([T2 * error * math.sqrt(4 / 3)])
+    assert found["high"].tolist() == pytest.approx([T9 * error * math.sqrt(1.1)])
     with pytest.raises(ValueError, match="test_pairs = 0: expected 1 or more"):
         points(table, test_pairs=0)
 
@@ -145,8 +164,8 @@ def test_fewer_test_pairs_widen_the_interval_and_none_are_an_error():
 def test_one_seed_has_a_gap_but_no_interval():
     (row,) = points(runs((SUBNETWORK, {100: [0.5]})), reference(0.4)).itertuples()
     assert row.gap == pytest.approx(0.1)
-    assert row.inside is pd.NA
-    assert all(math.isnan(value) for value in (row.half_width, row.low, row.high))
+    assert row.inside is row.between is pd.NA
+    assert all(math.isnan(value) for value in (row.expected, row.low, row.high))
 
 
 def test_only_points_that_are_in_both_count():
@@ -160,13 +179,14 @@ def test_only_points_that_are_in_both_count():
 
 
 def test_a_table_that_is_the_published_one_has_no_gap():
-    found = points(as_published())
+    found = points(as_published(seeds=10))
     assert len(found) == 480
     assert found["gap"].abs().max() < 1e-12
     assert found["inside"].all()
+    assert found["between"].all()
     curve = by_curve(found)
     assert len(curve) == 30
-    assert (curve["inside"] == 1).all()
+    assert (curve["between"] == 1).all()
     for level in (50, 90, 99):
         pd.testing.assert_series_equal(curve[f"published_{level}"], curve[f"ours_{level}"], check_names=False)
 
@@ -190,27 +210,35 @@ def test_a_run_of_ours_against_the_spread_of_the_papers_five():
 
 
 def test_mean_over_the_depths_by_hand():
-    # Depths 2 to 10 have one seed at 0.5, 12 has 0.5, 0.6 and 0.7: mean (5 * 0.5 + 0.6) / 6, s = 0.1 with df = 2,
-    # sum(1/n) = 5 + 1/3; t(0.975, 2) * 0.1 * sqrt(1/6 + 16/3/36) = 0.241415, and without the 1/6 0.165609.
+    # Depths 2 to 10 have one seed at 0.5, 12 has 0.5, 0.55, 0.6, 0.65 and 0.7: mean (5 * 0.5 + 0.6) / 6,
+    # s = sqrt(0.025 / 4) with df = 4, sum(1/n) = 5.2; t(0.975, 4) * s * sqrt(1/6 + 5.2/36) = 0.122430, and without the
+    # 1/6 0.083422.
     one = [runs((SUBNETWORK, {100: [0.5]}), n_layer=depth) for depth in (2, 4, 6, 8, 10)]
-    table = pd.concat([*one, runs((SUBNETWORK, {100: [0.5, 0.6, 0.7], 400: [0.9]}), n_layer=12)])
+    table = pd.concat([*one, runs((SUBNETWORK, {100: [0.5, 0.55, 0.6, 0.65, 0.7], 400: [0.9]}), n_layer=12)])
     (row,) = over_depths(table).itertuples()
-    assert (row.condition, row.behaviour, row.n_disambiguation, row.runs) == ("subnetwork", "", 100, 8)
+    assert (row.condition, row.behaviour, row.n_disambiguation, row.runs) == ("subnetwork", "", 100, 10)
     assert row.published == pytest.approx(0.6165, abs=5e-4)  # Figure 2 has the mean of the appendix's curves
     assert row.mean == pytest.approx(3.1 / 6)
-    assert row.half_width == pytest.approx(0.165609, abs=1e-6)
+    assert (row.mean_low, row.mean_high) == (
+        pytest.approx(3.1 / 6 - 0.083422, abs=1e-6),
+        pytest.approx(3.1 / 6 + 0.083422, abs=1e-6),
+    )
     assert (row.low, row.high) == (
-        pytest.approx(3.1 / 6 - 0.241415, abs=1e-6),
-        pytest.approx(3.1 / 6 + 0.241415, abs=1e-6),
+        pytest.approx(3.1 / 6 - 0.122430, abs=1e-6),
+        pytest.approx(3.1 / 6 + 0.122430, abs=1e-6),
     )
     assert row.inside
+    assert row.spread == pytest.approx(math.sqrt(0.025 / 4 / 6))
+    (row,) = over_depths(table[table["seed"] < 4]).itertuples()
+    assert (row.runs, row.inside) == (9, pd.NA)
+    assert all(math.isnan(value) for value in (row.mean_low, row.mean_high, row.low, row.high))
 
 
 def test_mean_over_the_depths_of_single_runs_has_no_interval():
     found = over_depths(as_published(seeds=1))
     assert len(found) == 5 * 16
     assert (found["mean"] - found["published"]).abs().max() < 1e-12
-    assert found[["half_width", "low", "high"]].isna().all(axis=None)
+    assert found[["mean_low", "mean_high", "low", "high"]].isna().all(axis=None)
     assert found["inside"].isna().all()
 
 
@@ -221,7 +249,7 @@ def test_mean_over_the_depths_with_seeds_that_agree_leaves_the_sampling_error():
     reach = 2.4469118511449692 * math.sqrt(m * (1 - m) / 1000 / 4)
     row = found.loc[("subnetwork", 100)]
     assert row["high"] - row["mean"] == pytest.approx(reach)
-    assert row["half_width"] == pytest.approx(0, abs=1e-12)
+    assert (row["mean_low"], row["mean_high"]) == (pytest.approx(row["mean"]), pytest.approx(row["mean"]))
     assert found["inside"].all()
 
 
@@ -270,25 +298,25 @@ def test_by_curve_by_hand():
 
 def test_by_curve_takes_the_share_over_points_with_two_seeds():
     there = pd.concat([reference(0.6, n) for n in (10, 16, 25)])
-    # With n = 10 the published value is in the interval, with 16 far out of it, with 25 nobody can say.
+    # With n = 10 the published value is between the seeds, with 16 far from them, with 25 nobody can say.
     table = runs((SUBNETWORK, {10: [0.58, 0.6, 0.62], 16: [0.1, 0.1, 0.1], 25: [0.1]}))
-    assert by_curve(points(table, there))["inside"].tolist() == [0.5]
+    assert by_curve(points(table, there))["between"].tolist() == [0.5]
     alone = by_curve(points(table[table["n_disambiguation"] == 25], there))
     assert alone["points"].tolist() == [1]
-    assert alone["inside"].isna().all()
+    assert alone["between"].isna().all()
     assert list(by_curve(points(table.iloc[:0])).columns) == list(alone.columns)
 
 
 def test_published_points_against_every_start_by_hand():
-    # Ours: the subnetwork at 0.7 and random at 0.4, each ± t(0.975, 2) * 0.02 * sqrt(4/3) = 0.099.
+    # Ours: the subnetwork from 0.6 to 0.8, and random around 0.4.
     there = pd.concat([reference(0.65), reference(0.45, key=RANDOM)])
 
     def shares(random):
-        ours = runs((SUBNETWORK, {100: [0.68, 0.7, 0.72]}), (RANDOM, {100: random}))
+        ours = runs((SUBNETWORK, {100: [0.6, 0.7, 0.8]}), (RANDOM, {100: random}))
         found = crossed(points(ours, there)).set_index(["start", "against"])
         # Ours minus theirs, with our means 0.7 and 0.4: 0.7 - 0.65, 0.4 - 0.65, 0.7 - 0.45, 0.4 - 0.45.
         assert found["gap"].tolist() == pytest.approx([0.05, -0.25, 0.25, -0.05])
-        return found["inside"].to_dict()
+        return found["between"].to_dict()
 
     told_apart = {
         ("subnetwork", "subnetwork"): True,
@@ -296,9 +324,9 @@ def test_published_points_against_every_start_by_hand():
         ("random initialisation", "subnetwork"): False,
         ("random initialisation", "random initialisation"): True,
     }
-    assert shares([0.38, 0.4, 0.42]) == told_apart
-    # Wide seeds: the interval of random initialisation, ± 0.497, now holds the subnetwork's point, too.
-    assert shares([0.3, 0.4, 0.5]) == told_apart | {("subnetwork", "random initialisation"): True}
+    assert shares([0.3, 0.4, 0.5]) == told_apart
+    # Wide seeds: those of random initialisation, too, lie on both sides of the subnetwork's point.
+    assert shares([0.1, 0.4, 0.7]) == told_apart | {("subnetwork", "random initialisation"): True}
 
 
 def test_crossed_stays_at_one_depth_and_one_number_of_samples():
@@ -364,12 +392,14 @@ def test_leads_by_depth_by_hand():
     found = leads_by_depth(pd.concat([twelve, two]), RANDOM)
     assert found[["n_layer", "seeds"]].values.tolist() == [[2, 3], [12, 1]]
     assert found["mean"].tolist() == pytest.approx([0.3, 0.5])
-    assert found["half_width"].tolist() == pytest.approx([T2 * 0.1 / math.sqrt(3), math.nan], nan_ok=True)
+    assert [list(values) for values in found["values"]] == [pytest.approx([0.2, 0.3, 0.4]), pytest.approx([0.5])]
     assert found["published"].tolist() == pytest.approx([0.098, 0.218])
     assert found["gap"].tolist() == pytest.approx([0.202, 0.282])
-    # One more seed with 2 layers: 0.3 ± T2 * 0.1 * sqrt(4 / 3), which is 0.497.
-    assert found["outside"].tolist() == [False, False]
-    assert leads_by_depth(runs((SUBNETWORK, {100: [0.9] * 2}), (RANDOM, {100: [0.1, 0.101]})), RANDOM)["outside"].all()
+    assert found["outside"].isna().all(), "seeds are too few"
+    # Ten seeds: 0.3 ± T9 * 0.1 * sqrt(10 / 9 * 1.1), which is 0.25, and next to nothing around 0.8.
+    for low, high, outside in ((0.4, 0.2, False), (0.101, 0.1, True)):
+        ten = runs((SUBNETWORK, {100: [0.6 if low == 0.4 else 0.9] * 10}), (RANDOM, {100: [low, high] * 5}))
+        assert leads_by_depth(ten, RANDOM)["outside"].tolist() == [outside]
 
 
 def test_lead_over_chosen_counts():

@@ -33,16 +33,19 @@ def test_samples_needed_of_every_seed_or_how_many_get_there():
     assert table.columns.tolist() == ["start", "samples needed here", "paper, 3 layers, 1,000 numbers"]
     # The second seed is at 0.9 where 0.7 / 0.75 of the way from log(1) to log(41) are gone.
     needed = math.exp(math.log(41) * 0.7 / 0.75) - 1
-    mean, sd = (200 + needed) / 3, (100 - needed) / math.sqrt(3)
-    assert table.iloc[0].tolist() == ["subnetwork", f"{mean:.0f} ± {4.302653 * sd / math.sqrt(3):.0f}", "–"]
+    assert table.iloc[0].tolist() == ["subnetwork", f"100, {needed:.0f} and 100", "–"]
     some = shown.needed(runs({0: good, 1: {0: 0.2, 100: 0.8}}, n_layer=3))
     assert some["samples needed here"].tolist() == ["1 of 2 seeds get there"]
+    many = runs(dict.fromkeys(range(10), good), n_layer=3)
+    assert shown.needed(many)["samples needed here"].tolist() == ["100 (100 to 100)"]
+    beside = shown.needed(runs({100: {0: 0.2, 100: 0.8}}, n_layer=3), many)
+    assert beside["samples needed here"].tolist() == ["100 (100 to 100), this run 0 of 1 seed gets there"]
 
 
 def test_the_papers_curves_need_as_many_samples_as_the_papers_curves(theirs):
     table = shown.needed(theirs[theirs["n_layer"] == 2]).set_index("start")
-    ours, paper = table["samples needed here"], table["paper, 2 layers, 1,000 numbers"].str.replace(",", "")
-    assert ours["random initialisation"] == "0 of 1 seeds get there"
+    ours, paper = table["samples needed here"], table["paper, 2 layers, 1,000 numbers"]
+    assert ours["random initialisation"] == "0 of 1 seed gets there"
     assert paper["random initialisation"] == "–"
     assert (ours == paper).sum() == len(table) - 1
 
@@ -55,8 +58,16 @@ def test_masks_are_means_over_the_seeds_that_are_left():
     })  # fmt: skip
     first, second = shown.masks(found).to_dict("records")
     assert (first["base steps"], first["weights kept"]) == ("400 and 600", "0.250 and 0.750")
-    assert (first["seeds"], first["given up"]) == (2, 1)
-    assert (second["layers"], second["base without them"], second["given up"]) == (4, "0.50", 0)
+    assert (first["seeds"], first["given up"]) == ("2", "1")
+    assert (second["layers"], second["base without them"], second["given up"]) == (4, "0.50", "0")
+    own = found[found["seed"] == 0].assign(seed=100, base_steps=700)
+    first, second = shown.masks(own, found).to_dict("records")
+    assert (first["base steps"], first["weights kept"]) == (
+        "400 and 600, this run 700",
+        "0.250 and 0.750, this run 0.250",
+    )
+    assert (first["seeds"], first["given up"]) == ("2, this run 1", "1, this run 0")
+    assert second["base steps"] == "500, this run 700"
 
 
 def test_what_ran_names_the_few_and_counts_the_rest(theirs):
@@ -94,6 +105,7 @@ def test_the_papers_curves_have_the_papers_mean_over_depths_and_its_leads(theirs
     leads = shown.depth_leads(theirs)
     assert leads["ours"].tolist() == leads["the paper"].tolist()
     assert set(leads["ours minus the paper's"]) == {"+0.000"}
+    assert set(leads["inside"]) == {"–"}
     assert leads["lead over"].unique().tolist() == [RANDOM.label, starts.CONDITIONS["sampled_as_released"].label]
 
 
@@ -102,6 +114,48 @@ def test_two_types_are_compared_at_the_samples_that_both_have():
     narrow = runs({2: {100: 0.75}, 3: {100: 0.75}, 4: {100: 0.75}}, n_layer=2, dtype="bfloat16")
     (row,) = shown.two_types(pd.concat([wide, narrow, wide.assign(n_layer=4)])).to_dict("records")
     assert (row["layers"], row["start"], row["numbers of samples"]) == (2, "subnetwork", 1)
-    assert (row["float32"], row["bfloat16"]) == ("0.500 and 0.700", "0.750 ± 0.000")
-    # Welch: 0.75 - 0.6, with a standard error of 0.1 on one degree of freedom.
-    assert row["bfloat16 minus float32"] == f"+0.150 ± {12.7062 * 0.1:.3f}"
+    assert (row["float32"], row["bfloat16"]) == ("0.500 and 0.700", "0.750, 0.750 and 0.750")
+    assert row["bfloat16 minus float32"] == "+0.150", "from two and three seeds no interval"
+    wide, narrow = (
+        runs({seed: {100: value + 0.1 * (seed % 2)} for seed in range(10)}, n_layer=2, dtype=dtype)
+        for value, dtype in ((0.6, "float32"), (0.7, "bfloat16"))
+    )
+    (row,) = shown.two_types(pd.concat([wide, narrow])).to_dict("records")
+    # Welch: each has a standard deviation of 0.05 * sqrt(10 / 9), and t(0.975, 18) = 2.100922.
+    half = 2.100922 * math.sqrt(2 / 10 * 0.05**2 * 10 / 9)
+    assert row["bfloat16 minus float32"] == f"+0.100 (+{0.1 - half:.3f} to +{0.1 + half:.3f})"
+
+
+def test_points_are_counted_depth_by_depth(theirs):
+    # At 2 layers three seeds around each published point; at 4 three that lie above it.
+    near = [theirs[theirs["n_layer"] == 2].assign(seed=seed) for seed in range(3)]
+    far = [theirs[theirs["n_layer"] == 4].assign(seed=seed) for seed in range(3)]
+    far = [part.assign(test_accuracy=(part["test_accuracy"] + 0.001).clip(upper=1)) for part in far]
+    first, second = shown.points(pd.concat([*near, *far])).to_dict("records")
+    assert (first["layers"], first["seeds"], first["points"], first["between our seeds"]) == (2, "3", 80, 80)
+    assert (first["expected"], first["distance, median"]) == ("40", "0.000")
+    assert second["between our seeds"] == (theirs.query("n_layer == 4")["test_accuracy"] == 1).sum()
+    assert second["distance, largest"] == "0.001"
+
+
+def test_comparisons_are_judged_by_the_reference_and_those_of_a_value_together():
+    def at(*shifts):
+        """12 seeds: a, and others that lie so much lower, ± 0.12 from seed to seed."""
+        rows = [("a", seed, 0.7) for seed in range(12)]
+        for name, shift in zip("bcd", shifts, strict=False):
+            rows += [(name, seed, 0.7 - shift + (0.12 if seed % 2 else -0.12)) for seed in range(12)]
+        return pd.DataFrame(rows, columns=["condition", "seed", "bias"])
+
+    own = pd.DataFrame({"condition": ["a", "b", "c"], "seed": 100, "bias": [0.5, 0.625, 0.5]})
+    (row,) = shown.comparisons(own, [("a", "b")], ["bias"], by="condition", reference=at(0.135)).to_dict("records")
+    # Standard error 0.0362, t(0.975, 11) = 2.201: from 0.0554 on, beyond the margin of 0.05.
+    assert row["difference"] == "+0.135 (+0.055 to +0.215), this run -0.125"
+    assert (row["one"], row["other"], row["outcome"], row["settle"]) == ("a", "b", "above", 0)
+    # Two such pairs: t(0.9875, 11) = 2.593, from 0.041 on.
+    pairs = [("a", "b"), ("a", "c")]
+    both = shown.comparisons(own, pairs, ["bias"], by="condition", reference=at(0.135, 0.135))
+    assert both["outcome"].tolist() == ["open", "open"]
+    assert (both["settle"] > 12).all()
+    alone = shown.comparisons(own, pairs, ["bias"], by="condition")
+    assert alone["difference"].tolist() == ["-0.125", "+0.000"]
+    assert alone["outcome"].tolist() == ["too few seeds"] * 2

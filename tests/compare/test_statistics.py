@@ -8,7 +8,19 @@ import pytest
 from scipy import stats
 
 from companion.compare import statistics as analysis
-from companion.compare.statistics import interval, lead, samples_needed, student, summary, verdict, wilson
+from companion.compare.statistics import (
+    bounds,
+    enough,
+    interval,
+    judge,
+    judge_all,
+    lead,
+    prediction,
+    samples_needed,
+    student,
+    summary,
+    wilson,
+)
 
 # ---------------------------------------------------------------------------------------
 # Intervals
@@ -43,15 +55,16 @@ def test_wilson_of_impossible_counts_is_an_error(successes, trials):
 
 def test_interval_by_hand():
     # Mean 3, standard deviation sqrt(2.5), t(4) = 2.776.
-    mean, half = interval([1, 2, 3, 4, 5])
-    assert mean == 3.0
-    assert half == pytest.approx(2.776445 * math.sqrt(2.5) / math.sqrt(5), abs=1e-5)
+    found = interval([1, 2, 3, 4, 5])
+    half = 2.776445 * math.sqrt(2.5) / math.sqrt(5)
+    assert found == pytest.approx((3.0, 3.0 - half, 3.0 + half, 5), abs=1e-5)
 
 
 def test_interval_of_one_value_has_no_width_and_of_none_is_an_error():
-    mean, half = interval([0.25])
-    assert mean == 0.25
-    assert math.isnan(half)
+    found = interval([0.25])
+    assert found.mean == 0.25
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
     with pytest.raises(ValueError, match="values is empty"):
         interval([])
 
@@ -59,19 +72,59 @@ def test_interval_of_one_value_has_no_width_and_of_none_is_an_error():
 def test_interval_covers_the_truth_95_times_in_100():
     rng, hits = np.random.default_rng(20230505), 0
     for _ in range(1000):
-        mean, half = interval(rng.normal(2, 1, 4).tolist())
-        hits += abs(mean - 2) <= half
+        found = interval(rng.normal(2, 1, 4).tolist())
+        hits += found.low <= 2 <= found.high
     assert 925 <= hits <= 975
+
+
+def test_an_interval_cut_at_the_bounds_covers_as_often():
+    rng, hits, cut = np.random.default_rng(7), 0, 0
+    for _ in range(1000):
+        shares = rng.beta(9.0, 1.0, 10).tolist()  # mean 0.9
+        found, whole = interval(shares, (0.0, 1.0)), interval(shares)
+        assert 0 <= found.low <= found.mean <= found.high <= 1
+        assert (found.low <= 0.9 <= found.high) == (whole.low <= 0.9 <= whole.high)
+        hits, cut = hits + (found.low <= 0.9 <= found.high), cut + (found.high < whole.high)
+    assert cut > 0
+    assert hits > 900
+
+
+@pytest.mark.parametrize(
+    ("column", "difference", "expected"),
+    [
+        ("test_accuracy", False, (0, 1)),
+        ("accuracy_mean_pooled", True, (-1, 1)),
+        ("shape_bias", False, (0, 1)),
+        ("density", False, (0, 1)),
+        ("agrees a^2 + ab", False, (0, 1)),
+        ("base_steps", False, (0, math.inf)),
+        ("base_steps", True, (-math.inf, math.inf)),
+        ("seconds", False, (0, math.inf)),
+        ("gap", False, (-math.inf, math.inf)),
+    ],
+)
+def test_what_a_quantity_can_be(column, difference, expected):
+    assert bounds(column, difference) == expected
+
+
+def test_prediction_by_hand():
+    values = [0.4, 0.5, 0.6, 0.7]  # mean 0.55, sd 0.12910, t(3) = 3.18245
+    for of in (1, 2, 3):
+        half = 3.182446 * 0.1290994 * math.sqrt(1 / of + 1 / 4)
+        assert prediction(values, of) == pytest.approx((0.55 - half, 0.55 + half), abs=1e-5)
+    assert prediction(values, 1, (0.0, 1.0))[1] == 1.0
+    assert prediction([0.9] * 4, grain=0.001) == pytest.approx((0.899, 0.901))
+    assert all(map(math.isnan, prediction([0.5])))
 
 
 def test_summary_by_hand():
     rows = [("x", 1, 0.5), ("y", 1, 0.1), ("x", 1, 0.7), ("x", 2, 0.9)]
     table = summary(pd.DataFrame(rows, columns=["condition", "n", "accuracy"]), ["condition", "n"], "accuracy")
-    assert list(table.columns) == ["condition", "n", "mean", "half_width", "seeds"]
+    assert list(table.columns) == ["condition", "n", "mean", "low", "high", "seeds"]
     assert table[["condition", "n", "seeds"]].values.tolist() == [["x", 1, 2], ["y", 1, 1], ["x", 2, 1]]
     assert table["mean"].tolist() == pytest.approx([0.6, 0.1, 0.9])
-    assert table.half_width[0] == pytest.approx(12.7062 * 0.1, abs=1e-4)  # t(1) = 12.706
-    assert table.half_width[1:].isna().all()
+    assert table[["low", "high"]].values[0].tolist() == [0, 1], "0.6 ± 12.706 * 0.1, cut at what an accuracy can be"
+    assert table[["low", "high"]][1:].isna().all(axis=None)
 
 
 def test_summary_by_one_column():
@@ -112,13 +165,14 @@ def test_samples_needed_with_lists_of_different_length_is_an_error():
 
 def test_interval_is_scipys():
     values = [0.61, 0.55, 0.72, 0.64, 0.58]
-    mean, half = interval(values)
     low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
-    assert (mean - half, mean + half) == pytest.approx((low, high))
+    assert interval(values)[1:3] == pytest.approx((low, high))
+    low, high = stats.t.interval(0.99, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+    assert interval(values, level=0.01)[1:3] == pytest.approx((low, high))
 
 
 def test_interval_of_a_run_that_diverged_is_no_number():
-    assert all(math.isnan(value) for value in interval([0.5, math.nan, 0.5]))
+    assert all(math.isnan(value) for value in interval([0.5, math.nan, 0.5])[:3])
 
 
 def test_quantiles_of_student_from_a_printed_table():
@@ -128,31 +182,112 @@ def test_quantiles_of_student_from_a_printed_table():
 
 
 # ---------------------------------------------------------------------------------------
-# On which side
+# Verdicts
+
+
+def around(mean: float, half: float, seeds: int = 10, level: float = 0.05) -> list[float]:
+    """So many values whose interval of this level is mean ± half."""
+    ends = np.array([-1.0, 1.0] * (seeds // 2))
+    error = ends.std(ddof=1) / math.sqrt(seeds)
+    return (mean + ends * half / (stats.t.ppf(1 - level / 2, seeds - 1) * error)).tolist()
 
 
 @pytest.mark.parametrize(
-    ("mean", "half_width", "least", "told"),
+    ("mean", "half", "told"),
     [
-        (0.5, 0.25, 0.0, "above"),
-        (-0.5, 0.25, 0.0, "below"),
-        (0.5, 0.5, 0.0, "not told apart"),  # an end of the interval at 0 is in it
-        (-0.5, 0.5, 0.0, "not told apart"),
-        (0.5, 0.4999, 0.0, "above"),
-        (-0.5, 0.4999, 0.0, "below"),
-        (0.0, 0.0, 0.0, "not told apart"),
-        (0.0, 0.0, -0.02, "above"),
-        (0.5, 0.25, 0.25, "not told apart"),
-        (0.5, 0.25, 0.24, "above"),
-        (0.5, 0.25, 0.75, "not told apart"),
-        (0.5, 0.25, 0.76, "below"),
-        (0.5, math.nan, 0.0, "one seed"),
-        (math.nan, math.nan, 0.0, "a run diverged"),
-        (math.nan, 0.1, 0.0, "a run diverged"),
+        (0.30, 0.24, "above"),
+        (0.30, 0.26, "open"),  # reaches over 0.05
+        (-0.30, 0.24, "below"),
+        (-0.30, 0.26, "open"),
+        (0.00, 0.04, "equivalent"),
+        (0.00, 0.06, "open"),
+        (0.03, 0.01, "equivalent"),  # leaves 0 out, and is smaller than what would matter
+        (0.03, 0.03, "open"),
+        (-0.04, 0.005, "equivalent"),
     ],
 )
-def test_a_verdict_says_on_which_side_the_interval_lies(mean, half_width, least, told):
-    assert verdict(mean, half_width, least) == told
+def test_a_verdict_is_where_the_interval_lies(mean, half, told):
+    assert judge(around(mean, half)).outcome == told
+    assert judge(around(mean + 0.5, half), than=0.5).outcome == told
+
+
+def test_without_a_margin_only_the_side_is_asked():
+    assert judge(around(0.03, 0.02), margin=0).outcome == "above"
+    assert judge(around(-0.03, 0.02), margin=0).outcome == "below"
+    assert judge(around(0.03, 0.04), margin=0).outcome == "open"
+    assert judge([0.0] * 10, margin=0).outcome == "open"
+    with pytest.raises(ValueError, match="margin = -1"):
+        judge(around(0.0, 1.0), margin=-1)
+
+
+def test_few_seeds_give_no_verdict():
+    clear = [0.5] * 9
+    assert judge(clear).outcome == "too few seeds"
+    assert judge(clear).settle == 10
+    assert judge([*clear, 0.5]).outcome == "above"
+    assert judge(clear[:5], n_layer=6).outcome == "above"
+    assert judge(clear[:4], n_layer=6).outcome == "too few seeds"
+    assert judge([0.5]).settle == 10
+    assert [enough(seeds) for seeds in (9, 10)] == [False, True]
+
+
+def test_a_run_that_diverged_gives_no_verdict():
+    assert judge([*[0.5] * 11, math.nan]).outcome == "a run diverged"
+
+
+def test_holm_by_hand():
+    # Each interval leaves its border by a little at its own level: 0.05 / 3, 0.05 / 2, 0.05, the clearest first.
+    family = {
+        "last": around(0.2, 0.149, level=0.05),
+        "first": around(0.2, 0.149, level=0.05 / 3),
+        "second": around(0.2, 0.149, level=0.05 / 2),
+    }
+    assert [one.outcome for one in judge_all(family).values()] == ["above"] * 3
+    assert list(judge_all(family)) == ["last", "first", "second"]
+    # Where the second is open, the last is too, though its own interval leaves the border out.
+    family["second"] = around(0.2, 0.149, level=0.05 / 1.9)
+    assert judge(family["last"]).outcome == "above"
+    assert {name: one.outcome for name, one in judge_all(family).items()} == {
+        "last": "open", "first": "above", "second": "open",
+    }  # fmt: skip
+
+
+def test_who_gets_no_verdict_is_no_member_of_the_family():
+    family = {"few": [0.2] * 3, "lost": [math.nan] * 10, "one": around(0.2, 0.149)}
+    assert [one.outcome for one in judge_all(family).values()] == ["too few seeds", "a run diverged", "above"]
+    deep = judge_all({"deep": [0.2, 0.21] * 3, "flat": [0.2, 0.21] * 3}, n_layer={"deep": 6, "flat": 2})
+    assert [one.outcome for one in deep.values()] == ["above", "too few seeds"]
+
+
+def test_a_family_without_effects_has_a_wrong_verdict_at_most_five_times_in_100():
+    rng, wrong = np.random.default_rng(3), 0
+    for _ in range(600):
+        family = {name: (0.05 + rng.normal(0, 0.1, 10)).tolist() for name in range(6)}  # on the border itself
+        wrong += any(one.outcome != "open" for one in judge_all(family).values())
+    assert wrong <= 45  # 30 are expected at most; 45 are 2.8 standard deviations more
+
+
+def test_the_smallest_difference_is_found_in_80_of_100_cases():
+    rng, found = np.random.default_rng(11), 0
+    smallest = np.mean([judge(rng.normal(0, 0.1, 12).tolist()).smallest for _ in range(300)])
+    for _ in range(500):
+        found += judge(rng.normal(smallest, 0.1, 12).tolist()).outcome == "above"
+    assert 370 <= found <= 430
+
+
+@pytest.mark.parametrize("mean", [0.08, 0.02])
+def test_so_many_seeds_settle_an_open_verdict(mean):
+    settle = judge(around(mean, 0.05)).settle
+    spread = float(np.std(around(mean, 0.05), ddof=1))
+    assert settle > 10
+    rng = np.random.default_rng(5)
+    got = [judge(rng.normal(mean, spread, settle).tolist()).outcome for _ in range(300)]
+    assert 0.73 <= sum(one != "open" for one in got) / 300 <= 0.87
+    assert judge(around(mean, 0.001)).settle == 0, "it is none that is open"
+
+
+def test_on_the_border_no_number_of_seeds_settles():
+    assert judge(around(0.05, 0.05)).settle == 0
 
 
 # ---------------------------------------------------------------------------------------
@@ -188,12 +323,6 @@ def test_a_run_that_diverged_is_not_averaged_away():
     )
     means = analysis.curve_means(lost, ["start"]).set_index(["start", "seed"])["test_accuracy"]
     assert math.isnan(means["half", 1])
-    leads, before = (analysis.leads(table, "base").set_index("start") for table in (lost, TABLE))
-    assert leads.loc["half", "verdict"] == "a run diverged"
-    assert math.isnan(leads.loc["half", "mean"])
-    assert leads.loc["good"].equals(before.loc["good"])
-    without = lost[~((lost["start"] == "half") & (lost["seed"] == 1))]  # a seed that was never run is another thing
-    assert analysis.leads(without, "base").set_index("start").loc["half", "seeds"] == 2
 
 
 def test_a_lead_is_taken_run_by_run():
@@ -250,62 +379,33 @@ def test_a_lead_of_what_is_no_table_of_runs_is_an_error(table, where, told):
 
 
 def test_a_count_that_one_start_lacks_does_not_enter_its_lead():
-    # At n = 10 everything is 0.5 higher. "few" was not run there: over n = 0 alone it is level with "all".
-    rows = {("all", seed): (0.2, 0.7) for seed in range(3)} | {("few", seed): (0.2, 0.7) for seed in range(3)}
+    rows = {("all", 0): (0.2, 0.6), ("few", 0): (0.2, 0.4)}
     table = runs(rows)
     table = table[(table["start"] == "all") | (table["n_disambiguation"] == 0)]
-    assert analysis.leads(table, "all")[["mean", "half_width"]].values.tolist() == [[0, 0]]
+    assert lead(table, {"start": "few"}, {"start": "all"})["lead"].tolist() == [0]
 
 
-def test_leads_rest_on_the_lead():
-    for name in ("good", "half"):
-        by_seed = lead(TABLE, {"start": name}, {"start": "base"}).groupby("seed")["lead"].mean().tolist()
-        row = analysis.leads(TABLE, "base").set_index("start").loc[name]
-        assert (row["mean"], row["half_width"]) == pytest.approx(interval(by_seed))
-        assert row["verdict"] == verdict(*interval(by_seed))
-
-
-def test_leads_are_paired_by_seed():
-    leads = analysis.leads(TABLE, "base").set_index("start")
-    # good - base by seed: 0.2, 0.4, 0.2; half - base: 0.1, 0.2, 0.1; t(0.975, 2) = 4.302653.
-    assert leads.loc["good", "mean"] == pytest.approx(0.8 / 3)
-    deviation = math.sqrt(((0.2 - 0.8 / 3) ** 2 * 2 + (0.4 - 0.8 / 3) ** 2) / 2)
-    assert leads.loc["good", "half_width"] == pytest.approx(4.302653 * deviation / math.sqrt(3), rel=1e-6)
-    assert leads.loc["good", "verdict"] == "not told apart"
-    assert list(leads["seeds"]) == [3, 3]
-    assert "base" not in leads.index
-
-
-@pytest.mark.parametrize(
-    ("gaps", "verdict"), [((0.2, 0.2, 0.21), "above"), ((-0.2, -0.2, -0.21), "below"), ((0.1,), "one seed")]
-)
-def test_verdict_follows_the_interval(gaps, verdict):
-    table = runs({("a", seed): (0.5 + gap, 0.5 + gap) for seed, gap in enumerate(gaps)}
-                 | {("b", seed): (0.5, 0.5) for seed in range(len(gaps))})  # fmt: skip
-    assert analysis.leads(table, "b")["verdict"].tolist() == [verdict]
+def test_a_lead_is_paired_by_seed():
+    # good - base by seed: 0.2, 0.4, 0.2.
+    gaps = lead(TABLE, {"start": "good"}, {"start": "base"}).groupby("seed")["lead"].mean()
+    assert gaps.tolist() == pytest.approx([0.2, 0.4, 0.2])
 
 
 def test_only_seeds_that_both_have_are_compared():
     table = TABLE[~((TABLE["start"] == "base") & (TABLE["seed"] == 1))]
-    assert analysis.leads(table, "base")["seeds"].tolist() == [2, 2]
-
-
-def test_unknown_reference_is_named():
-    with pytest.raises(ValueError, match="reference = 'none': expected one of base, good, half"):
-        analysis.leads(TABLE, "none")
+    assert set(lead(table, {"start": "good"}, {"start": "base"})["seed"]) == {0, 2}
 
 
 def test_share_of_the_gain_is_one_half():
-    share, half = analysis.share_of_gain(TABLE, "half", "good", "base")
-    assert share == pytest.approx(0.5)
-    assert half == pytest.approx(0.0, abs=1e-9)
+    assert analysis.share_of_gain(TABLE, "half", "good", "base").tolist() == pytest.approx([0.5] * 3)
 
 
 def test_share_of_the_gain_is_none_where_a_run_diverged_or_nothing_was_gained():
     lost = TABLE.copy()
     lost.loc[lost.index[lost["start"] == "half"][:1], "test_accuracy"] = math.nan
-    for table, whole in ((lost, "good"), (TABLE, "base"), (TABLE, "nowhere")):
-        assert all(map(math.isnan, analysis.share_of_gain(table, "half", whole, "base")))
+    assert analysis.share_of_gain(lost, "half", "good", "base").isna().tolist() == [True, False, False]
+    assert analysis.share_of_gain(TABLE, "half", "base", "base").isna().all()
+    assert analysis.share_of_gain(TABLE, "half", "nowhere", "base").empty
 
 
 def test_spreads_by_the_formula_for_two_by_two():
@@ -368,13 +468,12 @@ def test_far_off_needs_five_values_of_one_kind():
 
 def test_the_gap_of_two_samples_is_welchs():
     first, second = [0.61, 0.55, 0.72, 0.64], [0.31, 0.52, 0.47]
-    mean, half = analysis.gap_of_means(first, second)
-    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
-    assert (mean - half, mean + half) == pytest.approx((interval.low, interval.high))
-    assert analysis.gap_of_means([0.5, 0.5], [0.25, 0.25]) == (0.25, 0.0)
-    mean, half = analysis.gap_of_means([0.5], [0.25, 0.75])
-    assert mean == 0
-    assert math.isnan(half)
+    expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    assert analysis.gap_of_means(first, second)[1:] == pytest.approx((expected.low, expected.high, 3))
+    assert analysis.gap_of_means([0.5, 0.5], [0.25, 0.25]) == (0.25, 0.25, 0.25, 2)
+    single = analysis.gap_of_means([0.5], [0.25, 0.75])
+    assert single.mean == 0
+    assert math.isnan(single.low)
 
 
 def test_the_seeds_at_a_point_are_counted_for_each_depth():

@@ -1,0 +1,95 @@
+"""Do two halves of the reference say the same? Verdicts on every pair of starts, from disjoint halves of the seeds.
+
+    python benchmarks/verdicts.py            # prints; --write: to results/benchmark/
+
+Ours asks for an interval beyond the smallest difference that matters, or within it
+(:func:`companion.compare.statistics.judge_all`). Beside it the usual rule, by which an interval that leaves 0 out is a
+difference, and one within that smallest difference an equality. Tables with fewer than 20 seeds have no halves with
+enough of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from companion.compare import statistics
+from companion.compare.statistics import ABOVE, BELOW, EQUIVALENT, LEVEL, MARGIN, OPEN, interval
+from companion.lab import tables
+
+TABLES = {"03_transfer": (), "05_causes": (), "06_variants": ("task",)}
+"""Table -> columns of whose values each has comparisons of its own."""
+
+Family = dict[str, list[float]]
+
+
+def families(name: str, apart: tuple[str, ...]) -> list[pd.DataFrame]:
+    """For every start the differences of the others from it: a row a seed, a column a start."""
+    table = tables.read(name, "quick")
+    parts = [part for _, part in table.groupby(list(apart))] if apart else [table]
+    found = []
+    for part in parts:
+        means = part.groupby(["seed", "start"])["test_accuracy"].mean().unstack("start")
+        found += [means.drop(columns=one).sub(means[one], axis=0).dropna(axis=1) for one in means]
+    return found
+
+
+def ours(family: Family) -> dict[str, str]:
+    return {name: one.outcome for name, one in statistics.judge_all(family).items()}
+
+
+def usual(family: Family) -> dict[str, str]:
+    """The usual rule, with Holm's levels too."""
+    ends = {name: interval(values) for name, values in family.items()}
+    order = sorted(family, key=lambda name: -abs(ends[name].mean) / max(ends[name].high - ends[name].mean, 1e-12))
+    found, is_open = {}, False
+    for place, name in enumerate(order):
+        _, low, high, _ = interval(family[name], level=LEVEL / (len(order) - place))
+        inside = low > -MARGIN and high < MARGIN
+        told = EQUIVALENT if inside else ABOVE if low > 0 else BELOW if high < 0 else OPEN
+        is_open = is_open or told == OPEN
+        found[name] = OPEN if is_open else told
+    return found
+
+
+def compared(first: str, second: str) -> str:
+    if first == second:
+        return "agree"
+    return "one open" if OPEN in (first, second) else "contradict"
+
+
+def halves(family: pd.DataFrame, order: np.ndarray, rule: Callable[[Family], dict[str, str]]) -> Counter[str]:
+    """How often two disjoint halves of the seeds, in this order, get which verdicts."""
+    size = len(order) // 2
+    first, second = (rule(family.iloc[half].to_dict("list")) for half in (order[:size], order[size : 2 * size]))
+    return Counter(compared(first[name], second[name]) for name in family)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--splits", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", action="store_true", help="write the table to results/benchmark/")
+    given = parser.parse_args()
+    rows = []
+    for (name, apart), (title, rule) in itertools.product(TABLES.items(), {"ours": ours, "usual": usual}.items()):
+        drawn, counted = np.random.default_rng(given.seed), Counter[str]()
+        every = families(name, apart)
+        for _, family in itertools.product(range(given.splits), every):
+            counted += halves(family, drawn.permutation(len(family)), rule)
+        total, seeds = counted.total(), len(every[0])
+        shares = {key.replace(" ", "_"): counted[key] / total for key in ("agree", "one open", "contradict")}
+        rows.append({"table": name, "rule": title, "seeds": seeds, "comparisons": total // given.splits, **shares})
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    if given.write:
+        tables.write_benchmark("verdicts", table, parameters={"splits": given.splits, "seed": given.seed})
+
+
+if __name__ == "__main__":
+    main()
