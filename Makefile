@@ -5,9 +5,9 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 CHROMIUM := chromium chromium-browser google-chrome google-chrome-stable
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: book site paper test setup browser lint format benchmark faults clean
+.PHONY: book site reference paper test setup browser lint format benchmark faults clean
 
-book: setup ## run the experiments at the quick scale, then build the book into _build/html
+book: setup ## run the experiments at the quick scale with seeds of your own, then build the book into _build/html
 	$(BIN)/python -m companion run --if-changed -f params/quick.yaml -o book/runs $(NOTEBOOKS)
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
@@ -15,6 +15,10 @@ site: setup ## the book from the committed results, as it is published, and a zi
 	$(BIN)/python workflow/pages.py
 	$(BIN)/jupyter-book build . -W -n --keep-going
 	$(BIN)/python workflow/website.py $(if $(VERSIONS),--versions $(VERSIONS))
+
+reference: setup ## the committed tables at the quick scale, many seeds, into results/quick; stop and start it as you like: hours
+	$(BIN)/python -m companion run --reference --if-changed -f params/quick.yaml -f params/reference.yaml \
+		-o runs/reference $(NOTEBOOKS)
 
 paper: setup ## the experiments at the paper's scale, into runs/paper; stop and start it as you like (book/cluster.md)
 	$(BIN)/python -m snakemake --profile workflow/profiles/local $(ARGS) --config runs=params/runs.yaml $(CONFIG)
@@ -33,12 +37,14 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-benchmark: setup ## training steps and mean pooling beside plain loops, on an otherwise idle machine
+benchmark: setup ## steps and mean pooling beside plain loops, on an idle machine; the worth of verdicts and predictions
 	$(BIN)/python benchmarks/step.py --agreement
 	$(BIN)/python benchmarks/step.py --layers 2 12 --rounds 4 --write
 	$(BIN)/python benchmarks/sweep.py --write
 	$(BIN)/python benchmarks/vision.py --write
 	$(BIN)/python benchmarks/pictures.py --write
+	$(BIN)/python benchmarks/verdicts.py --write
+	$(BIN)/python benchmarks/coverage.py --write
 
 faults: setup ## kill experiments at random moments, break their disks, and read 10,000 odd files of each format: hours
 	$(BIN)/python benchmarks/faults.py --kills 50 --write

@@ -5,34 +5,52 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from companion.arithmetic.starts import CONDITIONS, Condition
-from companion.compare.statistics import seeds_a_point, summary
-from companion.figures.style import count_axis, density_bars, label, pretty
+from companion.compare.statistics import enough, seeds_a_point, summary
+from companion.figures.style import (
+    OWN,
+    OWN_LINE,
+    OWN_POINTS,
+    count_axis,
+    density_bars,
+    label,
+    own_legend,
+    pretty,
+    reference_name,
+)
 from companion.palette import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def learning_curves(history: pd.DataFrame, *, floor: float) -> Figure:
-    """Accuracy and loss against the training step, one thin line per seed.
+def learning_curves(history: pd.DataFrame, *, floor: float, reference: pd.DataFrame | None = None) -> Figure:
+    """Accuracy and loss against the training step, a thin line a seed; with a reference dark, on its lines.
 
     Columns: ``seed``, ``step``, ``accuracy``, ``loss``. ``floor``, the accuracy of the best
     constant answer, is a dotted line.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for index, (seed, rows) in enumerate(history.groupby("seed")):
-        colour = [RED, BLUE, GREEN, PURPLE, ORANGE, SKY, BLACK][index % 7]
-        for axes, column in ((left, "accuracy"), (right, "loss")):
-            axes.plot(rows["step"], rows[column], color=colour, lw=1.6, label=f"seed {seed}")
+    many = history if reference is None else reference
+    colours = [RED, BLUE, GREEN, PURPLE, ORANGE, SKY, BLACK]
+    seeds = many["seed"].nunique()
+    for axes, column in ((left, "accuracy"), (right, "loss")):
+        for index, (seed, rows) in enumerate(many.groupby("seed")):
+            if reference is None and seeds <= len(colours):
+                axes.plot(rows["step"], rows[column], color=colours[index], lw=1.6, label=f"seed {seed}")
+            else:
+                name = None if index else f"{seeds} seeds" if reference is None else reference_name(many)
+                axes.plot(rows["step"], rows[column], color=BLUE, lw=1.0, alpha=0.45, label=name)
+        for index, (_, rows) in enumerate(() if reference is None else history.groupby("seed")):
+            axes.plot(rows["step"], rows[column], label=None if index else OWN, **OWN_LINE)
     left.axhline(floor, color="grey", ls=":", lw=1.5)
     left.set(xlabel="training step", ylabel="accuracy on held-out pairs", ylim=(0, 1.03))
     right.set(xlabel="training step", ylabel="training loss (nats)", ylim=(0, None))
@@ -40,80 +58,116 @@ def learning_curves(history: pd.DataFrame, *, floor: float) -> Figure:
     return figure
 
 
-def discovery_curves(history: pd.DataFrame) -> Figure:
-    """Accuracy, density and temperature while masks are learned, one line per seed.
+def discovery_curves(history: pd.DataFrame, *, reference: pd.DataFrame | None = None) -> Figure:
+    """Accuracy, density and temperature while masks are learned, a line a seed; with a reference dark, on its lines.
 
     Columns: ``seed``, ``step``, ``accuracy`` (hard mask), ``soft_accuracy``, ``density``,
     ``soft_mean``, ``temperature``.
     """
-    figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
-    for index, (_, rows) in enumerate(history.groupby("seed")):
+    figure, panels = plt.subplots(1, 3, figsize=(11, 3.4 if reference is None else 3.8), layout="constrained")
+    many = history if reference is None else reference
+    thin: dict[str, Any] = (
+        {"lw": 1.4} if many["seed"].nunique() <= 7 and reference is None else {"lw": 0.9, "alpha": 0.5}
+    )
+    kinds = ((panels[0], "accuracy", "soft_accuracy"), (panels[1], "density", "soft_mean"))
+    for index, (_, rows) in enumerate(many.groupby("seed")):
         labels: tuple[str | None, ...] = ("hard mask", "soft mask") if index == 0 else (None, None)
-        for axes, hard, soft in ((panels[0], "accuracy", "soft_accuracy"), (panels[1], "density", "soft_mean")):
-            axes.plot(rows["step"], rows[soft], color=SKY, lw=1.4, ls="--", label=labels[1])
-            axes.plot(rows["step"], rows[hard], color=RED, lw=1.4, label=labels[0])
+        for axes, hard, soft in kinds:
+            axes.plot(rows["step"], rows[soft], color=SKY, ls="--", label=labels[1], **thin)
+            axes.plot(rows["step"], rows[hard], color=RED, label=labels[0], **thin)
         panels[2].plot(rows["step"], rows["temperature"], color=BLACK, lw=1.6)
+    for _, rows in () if reference is None else history.groupby("seed"):
+        for axes, hard, soft in kinds:
+            axes.plot(rows["step"], rows[soft], ls="--", **OWN_LINE)
+            axes.plot(rows["step"], rows[hard], **OWN_LINE)
     panels[0].set(xlabel="training step", ylabel="accuracy on the subtask", ylim=(0, 1.03))
     panels[1].set(xlabel="training step", ylabel="share of weights kept", ylim=(0, None))
     panels[2].set(xlabel="training step", ylabel="temperature", yscale="log")
-    panels[1].legend(loc="upper right")
+    if reference is None:
+        panels[1].legend(loc="upper right")
+    else:
+        soft_line, hard_line = panels[1].get_legend_handles_labels()[0]
+        name = reference_name(reference)
+        looks = {f"hard mask, {name}": hard_line, f"soft mask, {name}": soft_line}
+        own_legend(figure, looks, Line2D([], [], **OWN_LINE))
     return figure
 
 
-def density_by_matrix(table: pd.DataFrame) -> Figure:
-    """Density of a subnetwork by layer and matrix: mean over seeds, range as a thin bar.
+def density_by_matrix(table: pd.DataFrame, *, reference: pd.DataFrame | None = None) -> Figure:
+    """Density of a subnetwork by layer and matrix: mean over seeds, range as a thin bar (see :func:`density_bars`).
 
     Columns: ``parameter``, ``seed``, ``density``.
     """
+    own, many = _by_matrix(table), None if reference is None else _by_matrix(reference)
+    colours = dict(zip(sorted(set(own["layer"])), sns.color_palette("colorblind"), strict=False))
+    return density_bars(own, x="matrix", hue="layer", colours=colours, legend="layer", reference=many)
+
+
+def _by_matrix(table: pd.DataFrame) -> pd.DataFrame:
     layers, matrices = zip(*map(_layer_and_matrix, table["parameter"]), strict=True)
-    table = table.assign(layer=layers, matrix=matrices)
-    colours = dict(zip(sorted(set(layers)), sns.color_palette("colorblind"), strict=False))
-    return density_bars(table, x="matrix", hue="layer", colours=colours, legend="layer")
+    return table.assign(layer=layers, matrix=matrices)
 
 
-def tradeoff(table: pd.DataFrame) -> Figure:
-    """Accuracy on the subtask against density, one point per seed and penalty.
+def tradeoff(table: pd.DataFrame, *, reference: pd.DataFrame | None = None) -> Figure:
+    """Accuracy on the subtask against density, a point a seed and penalty; on those of a reference diamonds.
 
-    Columns: ``penalty``, ``density``, ``accuracy``.
+    Columns: ``penalty``, ``seed``, ``density``, ``accuracy``.
     """
     figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
-    markers = "osD^vPX*"
+    markers = "os^vPX*"
     palette = [BLUE, RED, GREEN, PURPLE, ORANGE, BLACK, SKY]
-    for index, (penalty, rows) in enumerate(table.groupby("penalty")):
+    many = table if reference is None else reference
+    faint: dict[str, Any] = {"s": 46} if reference is None else {"s": 26, "alpha": 0.5, "lw": 0}
+    for index, (penalty, rows) in enumerate(many.groupby("penalty")):
+        colour = palette[index % 7]
         axes.scatter(
-            rows["density"], rows["accuracy"], s=46, color=palette[index % 7], marker=markers[index % 8],
-            label=f"{penalty:.0e}".replace("e-0", "e-"), zorder=3,
+            rows["density"], rows["accuracy"], color=colour, marker=markers[index % 7],
+            label=f"{penalty:.0e}".replace("e-0", "e-"), zorder=3, **faint,
         )  # fmt: skip
+        if reference is not None:
+            own = table[table["penalty"] == penalty]
+            axes.plot(own["density"], own["accuracy"], **(OWN_POINTS | {"mfc": colour}))
     axes.set(xlabel="share of weights kept", ylabel="accuracy on the subtask", xscale="log", ylim=(0, 1.03))
-    axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=None))
-    axes.legend(title="penalty λ", loc="lower right")
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+    if reference is None:
+        axes.legend(title="penalty λ", loc="lower right")
+    else:
+        looks = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        own_legend(
+            axes, looks, title=f"penalty λ,\n{reference_name(reference)}", loc="center left", bbox_to_anchor=(1, 0.5)
+        )
     return figure
 
 
 def transfer_curves(
-    table: pd.DataFrame, *, floor: float, conditions: Sequence[str] = (), paper: pd.DataFrame | None = None
-) -> Figure:
-    """Test accuracy against the number of disambiguation samples: mean and 95 % interval over seeds.
+    table: pd.DataFrame, *, floor: float, conditions: Sequence[str] = (), paper: pd.DataFrame | None = None,
+    reference: pd.DataFrame | None = None,
+) -> Figure:  # fmt: skip
+    """Test accuracy against the number of disambiguation samples: mean over seeds, of enough with its 95 % interval.
 
     Columns: ``start``, ``n_disambiguation``, ``seed``, ``test_accuracy``. ``floor``, the accuracy of
     the best constant answer, is a dotted line. ``conditions`` names the starts that are drawn, by default all that the
-    table has. ``paper`` is that of :func:`depth_curves`.
+    table has. ``paper`` is that of :func:`depth_curves`. With a ``reference`` the lines are its, and the seeds of the
+    table are hollow diamonds.
     """
     figure, axes = plt.subplots(figsize=(7.2, 5.0), layout="constrained")
     for one in _there(table, conditions):
-        _curve(axes, one, table, paper, 6)
+        _curve(axes, one, table, paper, 6, reference)
     axes.axhline(floor, color="grey", ls=":", lw=1.5)
     count_axis(axes, sorted(table["n_disambiguation"].unique()))
     axes.set(xlabel="disambiguation samples in the training set", ylabel="accuracy on unambiguous pairs")
     axes.set_ylim(0, 1.03)
-    _legend(figure, axes, paper is not None)
+    _legend(figure, axes, paper is not None, reference)
     return figure
 
 
-def depth_curves(table: pd.DataFrame, conditions: Sequence[str] = (), *, paper: pd.DataFrame | None = None) -> Figure:
-    """Transfer curves in one panel per depth, all over the same numbers of samples: mean and 95 % interval over seeds.
+def depth_curves(
+    table: pd.DataFrame, conditions: Sequence[str] = (), *, paper: pd.DataFrame | None = None,
+    reference: pd.DataFrame | None = None,
+) -> Figure:  # fmt: skip
+    """Transfer curves in one panel per depth, all over the same numbers of samples.
 
-    Columns as in :func:`transfer_curves`, and ``n_layer``. ``paper`` (columns ``condition``,
+    Columns and lines as in :func:`transfer_curves`, and ``n_layer``. ``paper`` (columns ``condition``,
     ``behaviour``, ``n_layer``, ``n_disambiguation``, ``published``) is drawn as small hollow points.
     """
     depths = sorted(table["n_layer"].unique())
@@ -131,10 +185,11 @@ def depth_curves(table: pd.DataFrame, conditions: Sequence[str] = (), *, paper: 
         there = (
             None if paper is None else paper[(paper["n_layer"] == depth) & (paper["n_disambiguation"] <= counts[-1])]
         )
+        many = None if reference is None else reference[reference["n_layer"] == depth]
         for one in _there(part, conditions):
-            _curve(axes, one, part, there, 4)
+            _curve(axes, one, part, there, 4, many)
         count_axis(axes, counts, least)
-        seeds = seeds_a_point(part)[depth]
+        seeds = seeds_a_point(part if many is None or many.empty else many).get(depth, "0")
         axes.set(
             title=f"{depth} layer{'s' if depth != 1 else ''}, {seeds} seed{'s' if seeds != '1' else ''}", ylim=(0, 1.03)
         )
@@ -143,7 +198,7 @@ def depth_curves(table: pd.DataFrame, conditions: Sequence[str] = (), *, paper: 
         axes.set_visible(False)
     for row in panels:
         row[0].set_ylabel("accuracy on unambiguous pairs")
-    _legend(figure, panels, paper is not None)
+    _legend(figure, panels, paper is not None, reference)
     return figure
 
 
@@ -152,26 +207,39 @@ def _there(table: pd.DataFrame, conditions: Sequence[str]) -> list[Condition]:
     return [CONDITIONS[name] for name in conditions or CONDITIONS if (table["start"] == name).any()]
 
 
-def _curve(axes: Axes, one: Condition, table: pd.DataFrame, paper: pd.DataFrame | None, size: float) -> None:
-    """Mean and interval of a start with markers of ``size`` points, and the paper's points."""
+def _curve(
+    axes: Axes, one: Condition, table: pd.DataFrame, paper: pd.DataFrame | None, size: float,
+    reference: pd.DataFrame | None,
+) -> None:  # fmt: skip
+    """A start: mean and interval with markers of ``size`` points, the paper's points, this run's beside a reference."""
     table = table[table["start"] == one.name].sort_values("n_disambiguation")
-    own = summary(table, ["n_disambiguation"], "test_accuracy")
-    x, y, half = own["n_disambiguation"], own["mean"], own["half_width"].fillna(0)
+    many = table if reference is None else reference[reference["start"] == one.name].sort_values("n_disambiguation")
+    found = summary(many, ["n_disambiguation"], "test_accuracy")
     strong = one.name == "subnetwork"
     axes.plot(
-        x, y, color=one.colour, marker=one.marker, ls=one.dash, ms=size, lw=2.6 if strong else 1.7, label=one.label,
-        zorder=4 if strong else 3,
+        found["n_disambiguation"], found["mean"], color=one.colour, marker=one.marker, ls=one.dash, ms=size,
+        lw=2.6 if strong else 1.7, label=one.label, zorder=4 if strong else 3,
     )  # fmt: skip
-    axes.fill_between(x, np.maximum(y - half, 0), np.minimum(y + half, 1), color=one.colour, alpha=0.12, lw=0)
+    depth = int(many["n_layer"].min()) if "n_layer" in many and len(many) else 2
+    sure = np.array([enough(int(seeds), depth) for seeds in found["seeds"]], dtype=bool)
+    band, few = found[sure], many[many["n_disambiguation"].isin(found.loc[~sure, "n_disambiguation"])]
+    if len(band):
+        axes.fill_between(band["n_disambiguation"], band["low"], band["high"], color=one.colour, alpha=0.12, lw=0)
+    if len(few):  # of too few seeds, from the lowest to the highest
+        ends = few.groupby("n_disambiguation")["test_accuracy"].agg(["min", "max"])
+        axes.vlines(ends.index, ends["min"], ends["max"], color=one.colour, alpha=0.5, lw=1)
     if paper is not None:
         there = paper[(paper["condition"] == one.pair[0]) & (paper["behaviour"] == one.pair[1])]
         axes.plot(
             there["n_disambiguation"], there["published"], ls="", marker=one.marker, ms=5, mfc="none", mec=one.colour,
             alpha=0.8,
         )  # fmt: skip
+    if reference is not None:
+        look = OWN_POINTS | {"ms": 0.75 * size, "mec": one.colour}
+        axes.plot(table["n_disambiguation"], table["test_accuracy"], **look)
 
 
-def _legend(figure: Figure, panels: Any, paper: bool) -> None:
+def _legend(figure: Figure, panels: Any, paper: bool, reference: pd.DataFrame | None) -> None:
     """One legend below for all panels, in the order of the starts."""
     handles: dict[str, Any] = {}
     for axes in np.ravel(panels):
@@ -179,73 +247,96 @@ def _legend(figure: Figure, panels: Any, paper: bool) -> None:
     order = [one.label for one in CONDITIONS.values() if one.label in handles]
     handles = {name: handles[name] for name in order}
     if paper:
-        hollow = mpl.lines.Line2D([], [], ls="", marker="o", mfc="none", mec="grey")
+        hollow = Line2D([], [], ls="", marker="o", mfc="none", mec="grey")
         handles["the paper's value (hollow, same colour and marker)"] = hollow
+    if reference is not None:
+        handles[f"lines: {reference_name(reference)}"] = Line2D([], [], color="grey", lw=1.7)
+        handles[f"{OWN} (a diamond a seed, same colour)"] = Line2D([], [], **OWN_POINTS | {"mec": "grey"})
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=2)
 
 
 def against_paper(points: pd.DataFrame) -> Figure:
     """Our mean against the paper's value, a point for every published one that was run.
 
-    Columns: ``condition``, ``behaviour``, ``published``, ``mean``, ``low``, ``high`` (prediction
-    interval of one run; may be missing). On the diagonal both agree.
+    Columns: ``condition``, ``behaviour``, ``published``, ``mean``, ``lowest`` and ``highest`` (of our seeds, the ends
+    of a bar). On the diagonal both agree.
     """
     figure, axes = plt.subplots(figsize=(6.4, 5.6), layout="constrained")
     axes.plot([0, 1], [0, 1], color="grey", ls=":", lw=1.5)
     for one in CONDITIONS.values():
         own = points[(points["condition"] == one.pair[0]) & (points["behaviour"] == one.pair[1])]
         if one.published and len(own):
-            axes.vlines(own["published"], own["low"], own["high"], color=one.colour, alpha=0.3, lw=1.5)
+            axes.vlines(own["published"], own["lowest"], own["highest"], color=one.colour, alpha=0.3, lw=1.5)
             axes.plot(own["published"], own["mean"], ls="", marker=one.marker, color=one.colour, ms=6, label=one.label)
-    axes.set(xlabel="accuracy in the paper (one run)", ylabel="our mean, with the interval for one run")
+    axes.set(xlabel="accuracy in the paper (one run)", ylabel="our mean, and from lowest to highest seed")
     axes.set(xlim=(0.15, 1.03), ylim=(0.15, 1.03))
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
-def bases_and_draws(table: pd.DataFrame, starts: Sequence[str], axis: str) -> Figure:
+def bases_and_draws(
+    table: pd.DataFrame, starts: Sequence[str], axis: str, *, reference: pd.DataFrame | None = None
+) -> Figure:
     """Several transfers (points) from each base model (rows), one panel per start; a line marks a base's mean.
 
-    Columns: ``start``, ``seed`` (of the base), ``draw`` and ``test_accuracy``.
+    Columns: ``start``, ``seed`` (of the base), ``draw`` and ``test_accuracy``. With a reference its bases stand below
+    those of the table, whose points are hollow diamonds.
     """
-    bases = sorted(table["seed"].unique())
+    bases = [(OWN, table, seed) for seed in sorted(table["seed"].unique())]
+    if reference is not None:
+        bases += [("reference", reference, seed) for seed in sorted(reference["seed"].unique())]
+    a_row = 0.36 if len(bases) <= 8 else 0.22
     figure, panels = plt.subplots(
-        1, len(starts), figsize=(max(3.8 * len(starts), 5.0), 0.36 * len(bases) + 1.5), sharex=True, sharey=True,
+        1, len(starts), figsize=(max(3.8 * len(starts), 5.0), a_row * len(bases) + 1.5), sharex=True, sharey=True,
         layout="constrained", squeeze=False,
     )  # fmt: skip
+    point: dict[str, Any] = {"marker": "o", "ls": "", "color": SKY, "ms": 5}
     for axes, start in zip(panels[0], starts, strict=True):
-        for row, base in enumerate(bases):
-            own = table.loc[(table["start"] == start) & (table["seed"] == base), "test_accuracy"]
-            axes.plot(own, [row] * len(own), "o", color=SKY, ms=5)
-            axes.vlines(own.mean(), row - 0.32, row + 0.32, color=BLACK, lw=2)
+        for row, (whose, rows, base) in enumerate(bases):
+            found = rows.loc[(rows["start"] == start) & (rows["seed"] == base), "test_accuracy"]
+            look = OWN_POINTS if reference is not None and whose == OWN else point
+            axes.plot(found, [row] * len(found), **look)
+            axes.vlines(found.mean(), row - 0.32, row + 0.32, color=BLACK, lw=2)
         axes.set(title=label(start))
-        axes.set_yticks(range(len(bases)), [f"base {base}" for base in bases])
+        names = [f"base {base}" if reference is None else f"{whose}, base {base}" for whose, _, base in bases]
+        axes.set_yticks(range(len(bases)), names, fontsize=10.5 if len(bases) <= 8 else 8.5)
         axes.grid(axis="y", visible=False)
     panels[0][0].set_ylim(len(bases) - 0.4, -0.6)
     figure.supxlabel(axis, fontsize=12)
     return figure
 
 
-def solutions(table: pd.DataFrame, candidates: Sequence[str], conditions: Sequence[str]) -> Figure:
+def solutions(
+    table: pd.DataFrame, candidates: Sequence[str], conditions: Sequence[str], *, reference: pd.DataFrame | None = None
+) -> Figure:
     """Share of answers that agree with each candidate, a panel a start, against the number of samples.
 
-    Columns: ``start``, ``n_disambiguation`` and ``agrees CANDIDATE``; starts that the table has not are left out.
+    Columns: ``start``, ``seed``, ``n_disambiguation`` and ``agrees CANDIDATE``; starts that the table has not are left
+    out. Means over seeds: with a reference lines are its, and those of the table are hollow diamonds.
     """
     shown = _there(table, conditions)
     figure, panels = plt.subplots(
         1, len(shown), figsize=(3.3 * len(shown), 3.6), sharey=True, layout="constrained", squeeze=False
     )
+    many = table if reference is None else reference
     styles = [(RED, "o", "-"), (BLUE, "s", "--"), (GREEN, "^", "-."), (BLACK, "x", ":")]
     for axes, one in zip(panels[0], shown, strict=True):
-        rows = table[table["start"] == one.name]
         for candidate, (colour, marker, dash) in zip([*candidates, "other"], styles, strict=False):
-            means = rows.groupby("n_disambiguation")[f"agrees {candidate}"].mean()
+            means, own = (
+                rows[rows["start"] == one.name].groupby("n_disambiguation")[f"agrees {candidate}"].mean()
+                for rows in (many, table)
+            )
             axes.plot(means.index, means, color=colour, marker=marker, ls=dash, ms=5, label=pretty(candidate))
+            if reference is not None:
+                axes.plot(own.index, own, **(OWN_POINTS | {"mec": colour}))
         count_axis(axes, sorted(table["n_disambiguation"].unique())[::2])
         axes.set(title=one.label, xlabel="disambiguation samples", ylim=(0, 1.03))
     panels[0][0].set_ylabel("share of answers")
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    looks = dict(zip(*reversed(panels[0][0].get_legend_handles_labels()), strict=True))
+    if reference is None:
+        figure.legend(list(looks.values()), list(looks), loc="outside lower center", ncols=len(looks))
+    else:
+        own_legend(figure, {**looks, f"lines: {reference_name(reference)}": Line2D([], [], color="grey", lw=1.5)})
     return figure
 
 

@@ -14,16 +14,48 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from companion.arithmetic import starts as arithmetic
-from companion.compare.statistics import summary
+from companion.compare.statistics import enough, summary
 from companion.palette import BLACK, SKY
 from companion.vision import starts as vision
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+OWN = "this run"
+"""What the reader's own seeds are called where a reference is drawn."""
+OWN_POINTS: dict[str, Any] = {
+    "marker": "D", "ls": "", "ms": 6, "mfc": "white", "mec": BLACK, "mew": 1.3, "zorder": 6, "clip_on": False,
+}  # fmt: skip
+"""How they look as points, and below as lines, as Matplotlib takes it."""
+OWN_LINE: dict[str, Any] = {"color": BLACK, "lw": 1.3, "zorder": 5}
+
+
+def reference_name(reference: pd.DataFrame) -> str:
+    """What the reference is called in a legend.
+
+    >>> reference_name(pd.DataFrame({"seed": [0, 0, 1]}))
+    'reference, 2 seeds'
+    """
+    seeds = reference["seed"].nunique()
+    return f"reference, {seeds} seed{'' if seeds == 1 else 's'}"
+
+
+def own_legend(place: Figure | Axes, looks: Mapping[str, Any], own: Artist | None = None, **settings: Any) -> None:
+    """A legend of ``looks`` (name -> what looks so) and of this run, by default a hollow diamond.
+
+    Below a figure, or inside of its axes. ``settings`` are those of Matplotlib.
+    """
+    looks = {**looks, OWN: own or Line2D([], [], **OWN_POINTS)}
+    where = {"loc": "outside lower center", "ncols": len(looks)} if isinstance(place, Figure) else {}
+    place.legend(list(looks.values()), list(looks), **{**where, **settings})
 
 
 def house_style() -> None:
@@ -83,43 +115,72 @@ def count_axis(axes: Axes, counts: Sequence[int], least: float = 0.3) -> None:
 
 
 def density_bars(
-    table: pd.DataFrame, *, x: str, hue: str, colours: Mapping[Any, Any], axis: str = "", legend: str = ""
-) -> Figure:
-    """Density as bars: mean over the rows of a bar, range as a thin line."""
+    table: pd.DataFrame, *, x: str, hue: str, colours: Mapping[Any, Any], axis: str = "", legend: str = "",
+    reference: pd.DataFrame | None = None,
+) -> Figure:  # fmt: skip
+    """Density as bars: mean over the rows of a bar, range as a thin line; with a reference, bars are its.
+
+    Columns of both: ``x``, ``hue``, ``density``; of the reference also ``seed``.
+    """
     figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    bars = table if reference is None else reference
+    order, kinds = list(dict.fromkeys(bars[x])), [kind for kind in colours if (bars[hue] == kind).any()]
     sns.barplot(
-        table, x=x, y="density", hue=hue, palette=dict(colours), ax=axes,
-        errorbar=lambda x: (x.min(), x.max()), err_kws={"linewidth": 1.2, "color": "black"},
+        bars, x=x, y="density", hue=hue, order=order, hue_order=kinds, palette=dict(colours), ax=axes,
+        legend=reference is None, errorbar=lambda x: (x.min(), x.max()), err_kws={"linewidth": 1.2, "color": "black"},
     )  # fmt: skip
     axes.set(xlabel=axis, ylabel="share of weights kept", ylim=(0, None))
-    axes.legend(title=legend)
+    if reference is None:
+        axes.legend(title=legend)
+        return figure
+    width = 0.8 / len(kinds)
+    for (place, kind), rows in table.groupby([x, hue]):
+        if place in order and kind in kinds:
+            across = order.index(place) - 0.4 + width * (kinds.index(kind) + 0.5)
+            axes.plot([across] * len(rows), rows["density"], **OWN_POINTS)
+    looks = {f"{legend} {kind}".strip(): Patch(color=colours[kind]) for kind in kinds}
+    range_look = Line2D([], [], color=BLACK, marker="|", ms=9, mew=1.2, ls="")
+    own_legend(figure, {**looks, f"range of the {reference_name(reference)}": range_look})
     return figure
 
 
 def dots(
     table: pd.DataFrame, *, value: str, by: str, order: Sequence[str], axis: str,
-    labels: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None, reference: pd.DataFrame | None = None,
 ) -> Figure:  # fmt: skip
-    """One row per start: every seed a small point, the mean and, from three seeds on, its 95 % interval beside them.
+    """One row per start: every seed a small point, beside them the mean and, of enough seeds, its 95 % interval.
 
-    Columns: ``by`` (the start), ``seed`` and ``value``, one row a seed and start. ``labels`` stand in place of
+    With a reference these are its, and the seeds of the table are hollow diamonds below them.
+
+    Columns of both: ``by`` (the start), ``seed`` and ``value``, one row a seed and start. ``labels`` stand in place of
     :func:`label`, name by name.
     """
     shown = [name for name in order if (table[by] == name).any()]
-    means = summary(table, [by], value).set_index(by)
-    figure, axes = plt.subplots(figsize=(7.6, 0.42 * len(shown) + 1.3), layout="constrained")
+    many = table if reference is None else reference
+    means = summary(many, [by], value).set_index(by)
+    height = 0.42 if reference is None else 0.5
+    figure, axes = plt.subplots(figsize=(7.6, height * len(shown) + 1.3), layout="constrained")
+    point: dict[str, Any] = {"marker": "o", "color": SKY, "ms": 4, "ls": ""}
+    mean_point: dict[str, Any] = {"fmt": "D", "color": BLACK, "ms": 5, "capsize": 3, "lw": 1.6}
     for row, name in enumerate(shown):
-        axes.plot(table.loc[table[by] == name, value], [row] * int((table[by] == name).sum()), "o", color=SKY, ms=4)
-        # An interval from two seeds reaches beyond any accuracy and says nothing.
-        half = float(means["half_width"][name]) if int(means["seeds"][name]) > 2 else 0.0
-        mean = float(means["mean"][name])
-        axes.errorbar(mean, row, xerr=half, fmt="D", color=BLACK, ms=5, capsize=3, lw=1.6)
+        if reference is not None:
+            own = table.loc[table[by] == name, value]
+            axes.plot(own, [row + 0.3] * len(own), **OWN_POINTS)
+        if name not in means.index:
+            continue
+        mean, low, high, seeds = (float(means[column][name]) for column in ("mean", "low", "high", "seeds"))
+        axes.plot(many.loc[many[by] == name, value], [row] * int(seeds), **point)
+        reach = [[mean - low], [high - mean]] if enough(int(seeds)) else None
+        axes.errorbar(mean, row, xerr=reach, **mean_point)
     axes.set_yticks(range(len(shown)), [(labels or {}).get(name) or label(name, by) for name in shown])
-    axes.invert_yaxis()
+    axes.set_ylim(len(shown) - 0.4, -0.6)
     low, high = axes.get_xlim()
     axes.set_xlim(max(low, -0.03), min(high, 1.03))
     axes.set_xlabel(axis)
     axes.grid(axis="y", visible=False)
+    if reference is not None:
+        mean_look = axes.errorbar([], [], xerr=[], **mean_point)
+        own_legend(figure, {reference_name(reference): Line2D([], [], **point), "its mean, 95 % interval": mean_look})
     return figure
 
 

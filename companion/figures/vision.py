@@ -1,26 +1,38 @@
-"""Figures of the vision experiment. Every function takes a tidy table and returns a ``Figure``."""
+"""Figures of the vision experiment. Every function takes a tidy table and returns a ``Figure``.
+
+Where there is a ``reference``, a table with the same columns and other seeds, it is what is drawn, and the runs of
+``table`` lie on top.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-from companion.figures.style import density_bars, label
+from companion.compare.statistics import select
+from companion.figures.style import OWN_LINE, OWN_POINTS, density_bars, label, own_legend, reference_name
 from companion.palette import BLACK, GREY, RED, SKY
 from companion.vision.starts import CONDITIONS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+CURVES = Patch(color=GREY, alpha=0.3), Line2D([], [], **{**OWN_LINE, **OWN_POINTS, "ms": 4, "ls": "-"})
+BARS = Patch(facecolor="white", edgecolor=GREY, lw=2), Patch(facecolor="white", edgecolor=BLACK, lw=0.8)
+"""How the reference and this run look in a legend."""
 
-def search_curves(history: pd.DataFrame) -> Figure:
-    """Accuracy of the hard mask and share of weights kept, over the steps of a search.
+
+def search_curves(history: pd.DataFrame, reference: pd.DataFrame | None = None) -> Figure:
+    """Accuracy of the hard mask and share of weights kept, over the steps of a search: mean and range over seeds.
 
     Columns: ``network`` (``pretrained`` or ``untrained``), ``seed``, ``step``, ``accuracy``, ``density``.
     """
@@ -30,27 +42,54 @@ def search_curves(history: pd.DataFrame) -> Figure:
         panels, ("accuracy", "density"), ("accuracy, mean-pooled", "share of weights kept"), strict=True
     ):
         for network, (colour, marker, dash) in styles.items():
-            part = history[history["network"] == network]
-            for number, (_, rows) in enumerate(part.groupby("seed")):
-                axes.plot(
-                    rows["step"], rows[value], color=colour, marker=marker, ls=dash, ms=4,
-                    label=None if number else network,
-                )  # fmt: skip
+            look = {"color": colour, "marker": marker, "ls": dash, "ms": 4}
+            _course(axes, history, reference, {"network": network}, value, look, network)
         axes.set(xlabel="step of the search", ylabel=words, ylim=(0, 1.03))
-    panels[0].legend()
+    _legend(figure, panels[0], reference, *CURVES)
     return figure
 
 
-def density_by_layer(table: pd.DataFrame) -> Figure:
+def _course(
+    axes: Axes, table: pd.DataFrame, reference: pd.DataFrame | None, where: Mapping[str, str], value: str,
+    look: Mapping[str, Any], name: str,
+) -> None:  # fmt: skip
+    """A value over the steps: mean and range over seeds; where there is a reference, its, and each own seed on top."""
+    own = select(table, where)
+    if own.empty:
+        return
+    by = (own if reference is None else select(reference, where)).groupby("step")[value]
+    axes.plot(by.mean().index, by.mean(), **look, label=name)
+    axes.fill_between(by.min().index, by.min(), by.max(), color=look["color"], alpha=0.12, lw=0)
+    if reference is not None:
+        thin = {**OWN_LINE, **OWN_POINTS, "ms": 4, "color": look["color"], "ls": look["ls"]}  # rows cross each other
+        for _, rows in own.groupby("seed"):
+            axes.plot(rows["step"], rows[value], **thin)
+
+
+def _legend(figure: Figure, axes: Axes, reference: pd.DataFrame | None, *of_both: Artist) -> None:
+    """One legend below for all panels; ``of_both`` is how the reference and this run look."""
+    looks = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    if reference is None:
+        figure.legend(list(looks.values()), list(looks), loc="outside lower center", ncols=3)
+    else:
+        theirs, ours = of_both
+        own_legend(figure, {**looks, reference_name(reference): theirs}, ours, ncols=3)
+
+
+def density_by_layer(table: pd.DataFrame, reference: pd.DataFrame | None = None) -> Figure:
     """Share of weights kept in every masked tensor, in the network's order.
 
     Columns: ``network``, ``seed``, ``parameter``, ``density``.
     """
-    order = list(dict.fromkeys(table["parameter"]))
-    table = table.assign(layer=table["parameter"].map({name: k + 1 for k, name in enumerate(order)}))
+    places = {name: k + 1 for k, name in enumerate(dict.fromkeys(table["parameter"]))}
+
+    def numbered(one: pd.DataFrame) -> pd.DataFrame:
+        return one.assign(layer=one["parameter"].map(places))
+
     return density_bars(
-        table, x="layer", hue="network", colours={"pretrained": RED, "untrained": GREY},
+        numbered(table), x="layer", hue="network", colours={"pretrained": RED, "untrained": GREY},
         axis="masked layer, from the input to the output",
+        reference=None if reference is None else numbered(reference),
     )  # fmt: skip
 
 
@@ -69,7 +108,9 @@ def filter_shares(masks: Mapping[int, Mapping[str, Tensor]]) -> Figure:
     return figure
 
 
-def vision_curves(history: pd.DataFrame, paper: pd.DataFrame | None = None) -> Figure:
+def vision_curves(
+    history: pd.DataFrame, paper: pd.DataFrame | None = None, reference: pd.DataFrame | None = None
+) -> Figure:
     """Validation accuracy on ordinary (left) and mean-pooled pictures (right) over the steps; below it the paper's.
 
     Columns of ``history``: ``condition``, ``seed``, ``step``, ``ordinary``, ``mean_pooled``; lines are means, bands the
@@ -80,12 +121,10 @@ def vision_curves(history: pd.DataFrame, paper: pd.DataFrame | None = None) -> F
     for axes, kind, title in zip(
         panels[0], ("ordinary", "mean_pooled"), ("ordinary pictures", "mean-pooled pictures"), strict=True
     ):
-        for name, rows in history.groupby("condition", sort=False):
-            one, by = CONDITIONS[str(name)], rows.groupby("step")[kind]
-            axes.plot(
-                by.mean().index, by.mean(), color=one.colour, marker=one.marker, ls=one.dash, ms=4, label=one.label
-            )
-            axes.fill_between(by.min().index, by.min(), by.max(), color=one.colour, alpha=0.12, lw=0)
+        for name in dict.fromkeys(history["condition"]):
+            one = CONDITIONS[name]
+            look = {"color": one.colour, "marker": one.marker, "ls": one.dash, "ms": 4}
+            _course(axes, history, reference, {"condition": name}, kind, look, one.label)
         axes.set(title=f"here: {title}", xlabel="training step", ylabel="validation accuracy", ylim=(0, 1.03))
     if paper is not None:
         for axes, kind, title in zip(
@@ -95,46 +134,61 @@ def vision_curves(history: pd.DataFrame, paper: pd.DataFrame | None = None) -> F
                 one = CONDITIONS[str(name)]
                 axes.plot(rows["step"], rows["accuracy"], color=one.colour, ls=one.dash)
             axes.set(title=f"the paper's: {title}", xlabel="training step", ylabel="accuracy", ylim=(0, 1.03))
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    _legend(figure, panels[0][0], reference, *CURVES)
     return figure
 
 
-def decisions(table: pd.DataFrame, order: Sequence[str], by: str = "condition") -> Figure:
+def decisions(
+    table: pd.DataFrame, order: Sequence[str], by: str = "condition", reference: pd.DataFrame | None = None
+) -> Figure:
     """Answers to cue conflicts as stacked bars: by shape, by texture, neither. Shares over all seeds.
 
-    Columns: ``by``, ``shape``, ``texture``, ``neither`` (numbers of pictures).
+    Columns: ``by``, ``seed``, ``shape``, ``texture``, ``neither`` (numbers of pictures). With a reference, its bars are
+    wide and this run's thin.
     """
     shown = [name for name in order if (table[by] == name).any()]
-    figure, axes = plt.subplots(figsize=(8, 0.36 * len(shown) + 1.5), layout="constrained")
-    _stacked(axes, table, by, shown)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure, axes = plt.subplots(
+        figsize=(8, (0.36 if reference is None else 0.46) * len(shown) + 1.5), layout="constrained"
+    )
+    _stacked(axes, table, by, shown, reference)
+    _legend(figure, axes, reference, *BARS)
     return figure
 
 
-def decisions_by_class(table: pd.DataFrame, conditions: Sequence[str]) -> Figure:
-    """As :func:`decisions`, a panel a condition and a bar a class. Columns: ``condition``, ``class`` and numbers."""
+def decisions_by_class(table: pd.DataFrame, conditions: Sequence[str], reference: pd.DataFrame | None = None) -> Figure:
+    """As :func:`decisions`, a panel a condition and a bar a class. Columns: ``condition``, ``class`` and as there."""
     classes = list(dict.fromkeys(table["class"]))
     figure, panels = plt.subplots(
         1, len(conditions), figsize=(4.4 * len(conditions), 0.3 * len(classes) + 1.5), sharey=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
     for axes, name in zip(panels[0], conditions, strict=True):
-        _stacked(axes, table[table["condition"] == name], "class", classes)
+        theirs = None if reference is None else select(reference, {"condition": name})
+        _stacked(axes, select(table, {"condition": name}), "class", classes, theirs)
         axes.set(title=label(name, "condition"))
     for axes in panels[0][1:]:  # one axis upside down is enough: they share it
         axes.invert_yaxis()
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    _legend(figure, panels[0][0], reference, *BARS)
     return figure
 
 
-def _stacked(axes: Axes, table: pd.DataFrame, by: str, shown: Sequence[str]) -> None:
-    sums = table.groupby(by)[["shape", "texture", "neither"]].sum()
-    shares = sums.div(sums.sum(axis=1), axis=0).loc[list(shown)]
-    left = np.zeros(len(shown))
-    for kind, colour, hatch in (("shape", RED, ""), ("texture", SKY, "//"), ("neither", "#DDDDDD", "")):
-        axes.barh(range(len(shown)), shares[kind], left=left, color=colour, hatch=hatch, edgecolor="white", label=kind)
-        left += shares[kind].to_numpy()
+def _stacked(
+    axes: Axes, table: pd.DataFrame, by: str, shown: Sequence[str], reference: pd.DataFrame | None = None
+) -> None:
+    # Of each row the place and width of a bar, and the colour of its edge.
+    looks = [(table, 0.0, 0.8, "white")] if reference is None else [
+        (reference, -0.1, 0.6, "white"), (table, 0.32, 0.2, BLACK),
+    ]  # fmt: skip
+    for number, (one, below, height, edge) in enumerate(looks):
+        sums = one.groupby(by)[["shape", "texture", "neither"]].sum()
+        shares = sums.div(sums.sum(axis=1), axis=0).reindex(list(shown))
+        left, places = np.zeros(len(shown)), np.arange(len(shown)) + below
+        for kind, colour, hatch in (("shape", RED, ""), ("texture", SKY, "//"), ("neither", "#DDDDDD", "")):
+            axes.barh(
+                places, shares[kind], height, left=left, color=colour, hatch=hatch, edgecolor=edge,
+                linewidth=0.8 if number else 1.0, label=None if number else kind,
+            )  # fmt: skip
+            left = left + shares[kind].to_numpy()
     axes.set_yticks(range(len(shown)), [label(name, by) for name in shown])
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="share of the answers to cue conflicts")

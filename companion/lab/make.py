@@ -181,10 +181,9 @@ def chunks_of(specs: Sequence[Spec], machine: Machine, cost: Cost) -> list[list[
         groups.setdefault(canonical_json(cost.alike(spec)), []).append(spec)
     chunks = []
     for group in groups.values():
-        parts = max(
-            -(-len(group) // machine.fits(cost.memory(group[0]))),
-            min(machine.processes, len(group)) if len(groups) == 1 else 1,
-        )
+        parts = -(-len(group) // machine.fits(cost.memory(group[0])))
+        if len(groups) == 1:  # as many for every process, so that none works on a last one alone
+            parts = min(-(-parts // machine.processes) * machine.processes, len(group))
         size = -(-len(group) // parts)
         chunks += [group[i : i + size] for i in range(0, len(group), size)]
     return chunks

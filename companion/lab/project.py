@@ -33,3 +33,8 @@ def tables_folder() -> Path:
     if folder := os.environ.get("COMPANION_TABLES"):
         return Path(folder)
     return project_root() / "runs"
+
+
+def writes_reference() -> bool:
+    """Do runs write their tables into the reference itself?"""
+    return tables_folder().resolve() == reference_folder().resolve()

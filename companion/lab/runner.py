@@ -31,7 +31,7 @@ from typing import Any
 
 import yaml
 
-from companion.lab.project import project_root, reference_folder, tables_folder
+from companion.lab.project import project_root, reference_folder, tables_folder, writes_reference
 
 MAX_YAML = 100_000
 """Longest parameter file or list of runs, in bytes."""
@@ -561,17 +561,18 @@ def _mark(notebook: Path, values: Mapping[str, Any]) -> str:
     """Hash of all that an executed copy depends on: notebook, parameters, where its tables go, code, versions.
 
     Any change of the code counts. The notebook then runs again, and finds its models in the store. Where the notebook
-    reads committed tables, any change of these counts too.
+    reads committed tables, any change of these counts too. A run that writes them reads none of its own scale.
     """
     packages = [version(package) for package in ("torch", "transformers", "matplotlib", "pandas")]
     text = notebook.read_text(encoding="utf-8")
+    reads = "tables.read(" in text or ("tables.beside(" in text and not writes_reference())
     parts = [
         text,
         json.dumps(values, sort_keys=True),
         os.path.relpath(tables_folder(), project_root()),
         _code(),
         *packages,
-        *([_reference()] if "tables.read(" in text else []),
+        *([_reference()] if reads else []),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -115,7 +115,7 @@ def plan(given: Mapping[str, Any]) -> dict[str, Job]:
         runs = read(root / settings["runs"])
     else:
         notebooks = sorted(path.relative_to(root) for path in (root / "notebooks").glob("[!.]*.ipynb"))
-        runs = [Run(path.stem, str(path), (settings["file"],)) for path in notebooks]
+        runs = [Run(path.stem, str(path), tuple(settings["file"])) for path in notebooks]
     known = {slug(run.name): run for run in runs}
     only = [slug(name) for name in settings["only"]] or list(known)
     if unknown := [name for name in only if name not in known]:
@@ -134,9 +134,9 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
     if str(settings["reference"]).lower() not in ("true", "false"):  # Snakemake reads `true` as text
         raise NotebookError(f"--config reference={settings['reference']!r}: expected true or false")
     settings["reference"] = str(settings["reference"]).lower() == "true"
-    if not isinstance(settings["only"], list):
-        settings["only"] = [settings["only"]]
-    settings["only"] = [str(name) for name in settings["only"]]
+    for name in ("file", "only"):
+        values = settings[name] if isinstance(settings[name], list) else [settings[name]]
+        settings[name] = [str(value) for value in values]
     return settings
 
 

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 
 from companion.lab import origin
-from companion.lab.project import reference_folder, tables_folder
+from companion.lab.project import reference_folder, tables_folder, writes_reference
 from sicore.files import written_aside
 
 if TYPE_CHECKING:
@@ -43,6 +43,13 @@ REPEATABLE = ("resnet_depths",)
 """Parameters whose lists may name a value twice, such as the blocks of a network's stages."""
 WITHOUT_EFFECT = ("store", "workers", "stack")
 """Parameters that change no result. Two runs that differ in these alone are one run, done twice."""
+COUNTS = ("n_disambiguation", "few_counts")
+"""Lists of numbers of samples, the column ``n_disambiguation`` of a table. Means go over all that a run has."""
+IN_PARTS = (
+    *COUNTS, "conditions", "depth_starts", "check_starts", "check_base_starts", "table_rows", "tasks", "subtasks",
+    "shared_tasks", "penalties", "n_layers", "draws",
+)  # fmt: skip
+"""Lists whose values have rows of their own: a run that has some of them does a part of what one with all does."""
 WRITTEN_HERE = ("run", "far_off")
 """Columns that are added when a table is read."""
 
@@ -281,6 +288,73 @@ def read(name: str, scale: str, *, root: Path | None = None, marks: Callable[...
 def own(name: str, scale: str, *, marks: Callable[..., Any] | None = None) -> pd.DataFrame:
     """:func:`read` for the reader's own runs, where :func:`write` puts them."""
     return read(name, scale, root=tables_folder(), marks=marks)
+
+
+def beside(name: str, parameters: Mapping[str, Any]) -> pd.DataFrame | None:
+    """The reference that a run is shown with: the rows of ``results/<scale>/<name>`` that were made as it was.
+
+    Of the parts of that table those count whose parameters are the run's. Seeds may differ, as may the device and what
+    else changes no result (:data:`WITHOUT_EFFECT`). Of a list of :data:`IN_PARTS` the run may have fewer values than
+    these parts together; the rows of the others are left in, but those of other numbers of samples (:data:`COUNTS`),
+    since means would go over them.
+
+    Parameters
+    ----------
+    name
+        As in :func:`write`.
+    parameters
+        Those of the run.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        As :func:`read` gives it. None where the run writes the reference itself, where there is none at this scale, and
+        where none was made as this run was: then a printed line says in what the latest one differs.
+    """
+    scale = _checked(parameters["scale"])
+    if writes_reference():
+        return None
+    table = find(name, scale)
+    if table is None:
+        return None
+    runs = record(name, scale)["runs"]
+    others = [_other_settings(parameters, run["parameters"]) for run in runs]
+    alike = [i for i, names in enumerate(others) if not names]
+    lists = {one: parameters[one] for one in IN_PARTS if one in parameters}
+    if alike:
+        there = {one: [value for i in alike for value in runs[i]["parameters"].get(one, [])] for one in lists}
+        others = [[one for one, values in lists.items() if any(value not in there[one] for value in values)]]
+    if others[-1]:
+        print(f"{name}: not shown beside the reference, which has another {' and another '.join(others[-1])}")
+        return None
+    chosen = table["run"].isin(alike) if "run" in table else pd.Series(True, index=table.index)
+    for one in COUNTS:
+        if one in lists and "n_disambiguation" in table:
+            chosen &= table["n_disambiguation"].isin(lists[one])
+    return table[chosen].reset_index(drop=True)
+
+
+def differing(parameters: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
+    """The parameters for which a run's numbers are not those of another one: [] where they measure the same.
+
+    As in :func:`beside`; but numbers of samples must be the same.
+    """
+    lists = [one for one in IN_PARTS if one in parameters]
+    more = [one for one in lists if any(value not in reference.get(one, []) for value in parameters[one])]
+    fewer = [one for one in COUNTS if one in lists and any(n not in parameters[one] for n in reference.get(one, []))]
+    return list(dict.fromkeys([*_other_settings(parameters, reference), *more, *fewer]))
+
+
+def _other_settings(parameters: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
+    """Settings that differ, or that the reference does not know: not seeds, lists in parts, nor what has no effect."""
+    none = object()
+    return [
+        name
+        for name, value in parameters.items()
+        if name not in (*WITHOUT_EFFECT, *IN_PARTS, "device")
+        and not name.endswith("seeds")
+        and value != reference.get(name, none)
+    ]
 
 
 def find(

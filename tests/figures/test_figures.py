@@ -100,33 +100,91 @@ def test_curves_by_depth_have_a_panel_each_and_the_papers_points():
 def test_our_means_stand_against_the_papers():
     points = pd.DataFrame({
         "condition": ["complement", "complement"], "behaviour": ["as_released", "as_described"],
-        "published": [0.4, 0.4], "mean": [0.5, 0.6], "low": [0.4, np.nan], "high": [0.6, np.nan],
+        "published": [0.4, 0.4], "mean": [0.5, 0.6], "lowest": [0.4, np.nan], "highest": [0.6, np.nan],
     })  # fmt: skip
     (drawn,) = lines_of(figures.against_paper(points).axes[0]).values()
     assert (drawn.get_xdata().tolist(), drawn.get_ydata().tolist()) == ([0.4], [0.5]), "the published start alone"
 
 
-def test_rows_of_dots_have_every_seed_their_mean_and_an_interval_from_three_seeds_on():
+def own_points(axes):
+    """What is drawn of this run on a reference: one list of places a start, row or series."""
+    return [
+        list(zip(line.get_xdata(), line.get_ydata(), strict=True))
+        for line in axes.lines
+        if (line.get_marker(), line.get_markeredgewidth()) == ("D", 1.3) and len(line.get_xdata())
+    ]
+
+
+def test_bands_are_drawn_of_seeds_enough_and_stay_within_what_an_accuracy_can_be():
+    three = runs(["subnetwork"])
+    (lines,) = figures.transfer_curves(three, floor=0.25).axes[0].collections
+    ends = three.groupby("n_disambiguation")["test_accuracy"].agg(["min", "max"])
+    drawn = [(x, low, high) for (x, low), (_, high) in lines.get_segments()]
+    assert drawn == list(ends.itertuples(name=None)), (
+        "of three seeds a line from the lowest to the highest, and no band"
+    )
+    table = runs(["subnetwork"], seeds=range(10)).assign(test_accuracy=lambda rows: (rows["seed"] > 0).astype(float))
+    (band,) = figures.transfer_curves(table, floor=0.25).axes[0].collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (min(heights), max(heights)) == (
+        pytest.approx(0.9 - 2.2622 * 0.1, abs=1e-5),
+        1.0,
+    )  # t(9), standard error 0.1
+    deep = runs(["subnetwork"], depths=(2, 6), seeds=range(5))
+    panels = figures.depth_curves(deep, ["subnetwork"]).axes
+    kinds = [type(axes.collections[0]).__name__ for axes in panels]
+    assert kinds == ["LineCollection", "FillBetweenPolyCollection"], "5 seeds are enough from 6 layers on"
+
+
+def test_curves_are_the_references_with_the_seeds_of_this_run_on_them():
+    reference, own = runs(["subnetwork", "full_model"], seeds=range(10)), runs(["subnetwork"], seeds=[100, 101])
+    figure = figures.transfer_curves(own, floor=0.25, reference=reference)
+    (axes,) = figure.axes
+    means = reference[reference["start"] == "subnetwork"].groupby("n_disambiguation")["test_accuracy"].mean()
+    drawn = lines_of(axes)
+    assert drawn["subnetwork"].get_ydata() == pytest.approx(means.to_numpy())
+    assert "full model" not in drawn, "a start that this run has not is not drawn"
+    assert sorted(own_points(axes)[0]) == sorted(zip(own["n_disambiguation"], own["test_accuracy"], strict=True))
+    assert legend_of(figure)[1:] == ["lines: reference, 10 seeds", "this run (a diamond a seed, same colour)"]
+    alone = figures.transfer_curves(runs(["inherited_only"]), floor=0.25, reference=reference).axes[0]
+    assert len(own_points(alone)[0]) == 9, "a start that the reference has not"
+    panels = figures.depth_curves(own, reference=reference)
+    assert panels.axes[0].get_title() == "2 layers, 10 seeds"
+    assert len(own_points(panels.axes[0])[0]) == 6
+
+
+def test_rows_of_dots_have_every_seed_their_mean_and_an_interval_of_seeds_enough():
+    seeds = [0.1 * (seed % 5) + 0.1 for seed in range(10)]
     table = pd.DataFrame({
-        "start": ["subnetwork"] * 3 + ["inherited_only"] * 2, "seed": [0, 1, 2, 0, 1],
-        "value": [0.2, 0.4, 0.6, 0.5, 0.7],
+        "start": ["subnetwork"] * 10 + ["inherited_only"] * 2, "seed": [*range(10), 0, 1],
+        "accuracy": [*seeds, 0.5, 0.7],
     })  # fmt: skip
     axes = figures.dots(
-        table, value="value", by="start", order=["inherited_only", "full_model", "subnetwork"], axis="accuracy"
+        table, value="accuracy", by="start", order=["inherited_only", "full_model", "subnetwork"], axis="accuracy"
     ).axes[0]
     names = [text.get_text() for text in axes.get_yticklabels()]
     assert names == ["only embeddings, norms, biases", "subnetwork"], (
         "in the order asked for, without what is not there"
     )
     points = [sorted(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"]
-    assert points == [[0.5, 0.7], [0.2, 0.4, 0.6]]
+    assert points == [[0.5, 0.7], sorted(seeds)]
     means = [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "D"]
-    assert means == pytest.approx([0.6, 0.4])
-    widths = [np.ptp(bar.get_segments()[0][:, 0]) for bar in axes.collections]
-    assert widths[0] == pytest.approx(0.0)
-    assert widths[1] == pytest.approx(2 * 4.3027 * 0.2 / np.sqrt(3), abs=1e-3)  # t(2) = 4.303, sd 0.2
-    other = figures.dots(table, value="value", by="start", order=["subnetwork"], axis="", labels={"subnetwork": "it"})
+    assert means == pytest.approx([0.6, 0.3])
+    (bar,) = axes.collections  # two seeds have none
+    assert np.ptp(bar.get_segments()[0][:, 0]) == pytest.approx(
+        2 * 2.2622 * np.std(seeds, ddof=1) / np.sqrt(10), abs=1e-4
+    )
+    other = figures.dots(
+        table, value="accuracy", by="start", order=["subnetwork"], axis="", labels={"subnetwork": "it"}
+    )
     assert other.axes[0].get_yticklabels()[0].get_text() == "it"
+    own = pd.DataFrame({"start": ["subnetwork", "full_model"], "seed": 100, "accuracy": [0.2, 0.4]})
+    beside = figures.dots(
+        own, value="accuracy", by="start", order=["full_model", "subnetwork"], axis="", reference=table
+    )
+    assert own_points(beside.axes[0]) == [[(0.4, 0.3)], [(0.2, 1.3)]], "below its row, also where there is no reference"
+    assert [sorted(line.get_xdata()) for line in beside.axes[0].lines if line.get_marker() == "o"] == [sorted(seeds)]
+    assert legend_of(beside) == ["reference, 10 seeds", "its mean, 95 % interval", "this run"]
 
 
 def test_bases_have_their_draws_and_a_mark_at_the_mean():
@@ -139,6 +197,10 @@ def test_bases_have_their_draws_and_a_mark_at_the_mean():
     assert axes.get_title() == "subnetwork"
     assert [sorted(line.get_xdata()) for line in axes.lines] == [pytest.approx([0.0, 0.2]), pytest.approx([0.1, 0.3])]
     assert [float(bar.get_segments()[0][0, 0]) for bar in axes.collections] == pytest.approx([0.1, 0.2])
+    (axes,) = figures.bases_and_draws(table[table["seed"] == 1], ["subnetwork"], "accuracy", reference=table).axes
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert names == ["this run, base 1", "reference, base 0", "reference, base 1"]
+    assert [y for _, y in own_points(axes)[0]] == [0, 0]
 
 
 def test_solutions_have_a_panel_for_every_start_that_ran():
@@ -148,6 +210,11 @@ def test_solutions_have_a_panel_for_every_start_that_ran():
     assert {name: set(line.get_ydata().round(6)) for name, line in lines_of(axes).items()} == {
         "a² + ab": {0.4}, "other": {0.6},
     }  # fmt: skip
+    own = runs(["subnetwork"], seeds=[100]).assign(**{"agrees a^2 + ab": 0.5})
+    figure = figures.solutions(own, ["a^2 + ab"], ["subnetwork"], reference=runs(["subnetwork"]))
+    assert set(lines_of(figure.axes[0])["a² + ab"].get_ydata().round(6)) == {0.4}
+    assert {y for _, y in own_points(figure.axes[0])[0]} == {0.5}
+    assert legend_of(figure) == ["a² + ab", "other", "lines: reference, 3 seeds", "this run"]
 
 
 def test_training_and_search_have_a_line_a_seed():
@@ -160,8 +227,16 @@ def test_training_and_search_have_a_line_a_seed():
     assert drawn == {"seed 0": [0.1, 0.2], "seed 1": [0.3, 0.4]}
     panels = figures.discovery_curves(history).axes
     assert [len(axes.lines) for axes in panels] == [4, 4, 2]
-    searched = figures.search_curves(history.assign(network="untrained")).axes[0]
-    assert [line.get_color() for line in searched.lines] == [palette.BLACK] * 2
+    many = pd.concat(history.assign(seed=history["seed"] + 2 * block) for block in range(5))
+    alone = figures.learning_curves(many, floor=0.25).axes[0]
+    assert (list(lines_of(alone)), len(alone.lines)) == (["10 seeds"], 11), "too many for a colour each; and the floor"
+    beside = figures.learning_curves(history, floor=0.25, reference=many).axes[0]
+    assert list(lines_of(beside)) == ["reference, 10 seeds", "this run"]
+    dark = [line.get_ydata().tolist() for line in beside.lines if line.get_color() == palette.BLACK]
+    assert dark == [[0.1, 0.2], [0.3, 0.4]]
+    searches = figures.discovery_curves(history, reference=many)
+    assert [len(axes.lines) for axes in searches.axes] == [24, 24, 10]
+    assert legend_of(searches) == ["hard mask, reference, 10 seeds", "soft mask, reference, 10 seeds", "this run"]
 
 
 def test_densities_are_bars():
@@ -170,6 +245,11 @@ def test_densities_are_bars():
     axes = figures.density_by_matrix(table).axes[0]
     assert [bar.get_height() for bar in axes.patches if bar.get_height()] == pytest.approx([0.2, 0.4])
     assert [text.get_text() for text in axes.get_xticklabels()] == ["attn.c_attn"]
+    figure = figures.density_by_matrix(table.assign(density=[0.5, 0.1]), reference=table)
+    assert [bar.get_height() for bar in figure.axes[0].patches if bar.get_height()] == pytest.approx([0.2, 0.4])
+    places = [points[0] for points in own_points(figure.axes[0])]
+    assert places == [pytest.approx((-0.2, 0.5)), pytest.approx((0.2, 0.1))], "each on its bar"
+    assert legend_of(figure) == ["layer 0", "layer 1", "range of the reference, 1 seed", "this run"]
     layers = pd.DataFrame({"network": "pretrained", "seed": 0, "parameter": ["a", "b"], "density": [0.3, 0.1]})
     axes = figures.density_by_layer(layers).axes[0]
     assert [bar.get_height() for bar in axes.patches if bar.get_height()] == pytest.approx([0.3, 0.1])
@@ -181,6 +261,9 @@ def test_a_trade_off_has_a_series_for_every_penalty():
     axes = figures.tradeoff(table).axes[0]
     assert [len(points.get_offsets()) for points in axes.collections] == [1, 2]
     assert [points.get_label() for points in axes.collections] == ["1e-6", "1e-5"]
+    beside = figures.tradeoff(table[table["penalty"] == 1e-5], reference=table.assign(seed=0)).axes[0]
+    assert [len(points.get_offsets()) for points in beside.collections] == [1, 2]
+    assert own_points(beside) == [[(0.1, 0.9), (0.2, 0.8)]]
 
 
 def test_a_mask_is_darker_where_less_is_kept():

@@ -397,6 +397,18 @@ def test_a_change_of_the_reference_runs_a_notebook_again_that_reads_it(project):
     assert not runner.is_up_to_date(reader, {}, project / "runs" / "smoke")
 
 
+def test_a_run_beside_the_reference_is_outdated_by_it_and_the_run_that_writes_it_is_not(project):
+    path = write_notebook(project / "notebooks" / "a.ipynb", WRITE, "beside = lambda: tables.beside('a', given)")
+    words = ["run", str(path), "--if-changed", "-o", str(project / "out")]
+    assert main([*words, "--reference"]) == 0
+    with runner.tables_of(reference=True):
+        assert runner.is_up_to_date(path, {}, project / "out"), "although its own table is new"
+    assert main(words) == 0
+    assert runner.is_up_to_date(path, {}, project / "out")
+    assert main(["run", str(path), "--reference", "-o", str(project / "other"), "-p", "n", "3"]) == 0
+    assert not runner.is_up_to_date(path, {}, project / "out")
+
+
 def test_the_reference_is_written_by_an_explicit_command_alone(project, capsys):
     path = write_notebook(project / "notebooks" / "a.ipynb", WRITE)
     words = ["run", str(path), "-p", "rate", "-1.5e-5", "-p", "n"]

@@ -507,3 +507,82 @@ def test_every_committed_part_is_whole_and_says_what_it_has(scale):
         assert len(tables._joined(ROOT / "results" / scale / name).columns) == len(parts)
         if "run" in table:
             assert sorted(table["run"].unique()) == list(range(len(told["runs"])))
+
+
+# ---------------------------------------------------------------------------------------
+# A run beside the reference
+
+
+RUN = {"scale": "smoke", "seeds": [100], "lr": 0.1, "conditions": ["a", "b"], "n_disambiguation": [0, 9], "workers": 1}
+ROWS = pd.DataFrame(
+    [(start, n, seed, 0.5) for start in "ab" for n in (0, 9) for seed in (0, 1)],
+    columns=["start", "n_disambiguation", "seed", "test_accuracy"],
+)
+
+
+@pytest.fixture
+def reference(home, monkeypatch):
+    """Writes a part of the reference, with the settings of RUN but for those given."""
+
+    def add_part(rows=ROWS, keys=("start", "n_disambiguation", "seed"), **parameters):
+        with monkeypatch.context() as patched:
+            patched.setenv("COMPANION_TABLES", str(home / "results"))
+            given = RUN | {"seeds": [0, 1], "workers": 8, **parameters}
+            tables.write("x", rows, parameters=given, keys=keys)
+
+    return add_part
+
+
+def test_a_run_stands_beside_the_reference_with_its_settings_whatever_its_seeds_and_machine(reference, capsys):
+    reference()
+    shown = tables.beside("x", RUN | {"device": "cuda", "stack": 3, "store": "there"})
+    pd.testing.assert_frame_equal(shown.drop(columns="run"), ROWS, check_like=True)
+    assert tables.differing(RUN, RUN | {"seeds": [0], "gone": 3}) == []
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("parameters", [{"lr": 0.2}, {"new": 1}, {"conditions": ["a", "c"]}, {"n_disambiguation": [5]}])
+def test_a_run_of_other_settings_has_no_reference_and_says_which(reference, capsys, parameters):
+    reference()
+    (name,) = parameters
+    assert tables.beside("x", RUN | parameters) is None
+    assert capsys.readouterr().out == f"x: not shown beside the reference, which has another {name}\n"
+    assert tables.differing(RUN | parameters, RUN) == [name]
+
+
+def test_a_run_of_a_part_leaves_other_starts_in_and_other_numbers_of_samples_out(reference):
+    reference()
+    part = RUN | {"conditions": ["b"], "n_disambiguation": [9]}
+    shown = tables.beside("x", part)
+    assert set(shown["start"]) == {"a", "b"}
+    assert set(shown["n_disambiguation"]) == {9}, "a mean goes over these"
+    assert tables.differing(part, RUN) == ["n_disambiguation"], "it does not measure the same"
+
+
+def test_parts_of_the_reference_with_other_settings_are_left_out_and_the_others_count_together(reference, capsys):
+    reference(ROWS[ROWS["start"] == "a"], conditions=["a"])
+    reference(ROWS[ROWS["start"] == "b"], conditions=["b"])
+    reference(ROWS.assign(start="c"), conditions=["c"], lr=0.2)
+    assert set(tables.beside("x", RUN)["start"]) == {"a", "b"}
+    assert tables.beside("x", RUN | {"conditions": ["a", "c"]}) is None
+    assert "conditions" in capsys.readouterr().out
+
+
+def test_without_keys_the_reference_is_its_latest_part(reference):
+    reference(keys=())
+    assert len(tables.beside("x", RUN)) == len(ROWS)
+
+
+def test_a_table_may_know_nothing_of_numbers_of_samples(reference):
+    reference(ROWS[["start", "seed"]].drop_duplicates(), keys=("start", "seed"))
+    assert len(tables.beside("x", RUN | {"n_disambiguation": [9]})) == 4
+
+
+def test_there_is_nothing_beside_a_run_where_there_is_no_reference_or_it_is_the_one_that_is_written(
+    reference, home, monkeypatch, capsys
+):
+    assert tables.beside("x", RUN) is None
+    reference()
+    monkeypatch.setenv("COMPANION_TABLES", str(home / "runs" / ".." / "results"))
+    assert tables.beside("x", RUN) is None
+    assert not capsys.readouterr().out

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 import companion.__main__
-from companion.lab import runs
+from companion.lab import runs, tables
 from companion.lab.project import tables_folder
-from companion.lab.runner import NotebookError, parameters_of, resolve
+from companion.lab.runner import NotebookError, parameters_of, resolve, with_defaults
 from companion.lab.runs import Run
 from companion.lab.store import Store
 
@@ -92,6 +92,21 @@ def test_the_projects_own_runs_can_be_planned(given, here):
         assert job.done == f"runs/{scale}/{name}.done"
         assert job.output == (f"runs/{scale}/{name}" if "runs" in given else f"runs/{scale}")
     assert len({(job.output, job.run.notebook) for job in jobs.values()}) == len(jobs), "copies replace each other"
+
+
+def test_the_reference_is_the_quick_scale_with_many_seeds_of_which_none_is_the_readers(here):
+    own, reference = runs.plan({}), runs.plan({"file": ["params/quick.yaml", "params/reference.yaml"]})
+    checked = set()
+    for name, job in own.items():
+        notebook = ROOT / job.run.notebook
+        mine, theirs = (with_defaults(notebook, one.values) for one in (job, reference[name]))
+        assert tables.differing(mine, theirs) == [], name
+        for key in [key for key, values in theirs.items() if key.endswith("seeds") and values]:
+            assert len(theirs[key]) >= 10, (name, key)
+            assert set(mine[key]).isdisjoint(theirs[key]), (name, key)
+            assert max([*mine[key], *theirs[key]]) < 1000, "settings were tuned on seeds from there on"
+            checked.add(name)
+    assert set(own) - checked == {"12_published"}, "it only reads tables"
 
 
 def test_the_papers_list_has_every_depth(here):
