@@ -1,4 +1,4 @@
-"""``python -m companion run NOTEBOOK [-f FILE] [-p NAME VALUE] ...`` and ``python -m companion store ls|verify|gc``"""
+"""``python -m companion run NOTEBOOK [-f FILE] [-p NAME VALUE] ...``, ``store ls|verify|gc`` and ``reproduced``"""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ def main(words: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_run(commands)
     _add_store(commands)
+    _add_reproduced(commands)
     words, typed = _parameters_among(sys.argv[1:] if words is None else words)
     given = parser.parse_args(words)
     given.typed = typed
-    return {"run": _run, "store": _store}[given.command](given)
+    return {"run": _run, "store": _store, "reproduced": _reproduced}[given.command](given)
 
 
 def _complain(line: object) -> None:
@@ -239,6 +240,31 @@ def _size(count: float) -> str:
         if count < 1024 or unit == "GiB":
             break
     return f"{count:.1f} {unit}"
+
+
+# ---------------------------------------------------------------------------------------
+# reproduced
+
+
+def _add_reproduced(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    one = commands.add_parser(
+        "reproduced",
+        help="the book's headline numbers from your own runs, beside where one more run of the reference should lie",
+        description="Exit code 0 where your run reproduced, 1 where it did not, 2 where it could not be said.",
+    )
+    one.add_argument("--scale", default="quick", help="folder of your tables in runs/ (default: quick)")
+
+
+def _reproduced(given: argparse.Namespace) -> int:
+    from companion.compare import reproduction
+
+    try:
+        found = reproduction.answer(scale=given.scale)
+    except (ValueError, OSError) as error:
+        _complain(error)
+        return 2
+    print(reproduction.report(found))
+    return {True: 0, False: 1, None: 2}[found.reproduced]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ ROOMS = {  # room -> what it may import
         "companion.compare", "companion.palette", "companion.arithmetic.starts", "companion.vision.starts",
         "companion.figures",
     },
-    "companion.__main__": {"sicore", "companion.lab"},
+    "companion.__main__": {"sicore", "companion.lab", "companion.compare"},
 }  # fmt: skip
 WITHOUT_TORCH = ("companion.compare", "companion.arithmetic.starts", "companion.vision.starts")
 MODULES = {

@@ -1,8 +1,8 @@
 """The role ``{cell}``: a number in prose, looked up from a result table.
 
-``{cell}`03_transfer test_accuracy start=subnetwork n_disambiguation=250``` becomes a text such as 0.68 ± 0.04, and
-links to the notebook that wrote the table, or that shows it. :mod:`companion.compare.cells` has the language. The
-scale is the config value ``results_scale``, or stands in front of the name, as in
+``{cell}`03_transfer test_accuracy start=subnetwork n_disambiguation=250``` becomes a text such as
+0.68 (0.64 to 0.72), and links to the notebook that wrote the table, or that shows it. The language is that of
+:mod:`companion.compare.cells`. The scale is the config value ``results_scale``, or stands in front of the name, as in
 ``{cell}`paper/05_causes count seed```. What cannot be looked up is a warning, so a build with ``-W`` fails.
 """
 

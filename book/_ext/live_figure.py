@@ -35,7 +35,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from companion.arithmetic import starts
 from companion.arithmetic.forming import LEVELS
-from companion.compare.statistics import interval
+from companion.compare.statistics import least_seeds, span
 from companion.vision import starts as vision_starts
 
 Table = pd.DataFrame
@@ -56,14 +56,15 @@ def series(start: starts.Condition) -> dict[str, Any]:
 
 
 def curves(runs: Table, paper: Table | None = None) -> dict[str, Any]:
-    """Accuracy by the number of samples: every start's value of each seed, mean and half of the 95 % interval.
+    """Accuracy by the number of samples: every start's value of each seed, their mean, and its interval.
 
     Returns
     -------
     dict
         ``depths`` in order; ``seeds``; ``floors``: depth -> mean accuracy of the best constant answer; ``lines``:
-        name and looks of a start, and its ``points``: depth -> [[samples, mean, half-width, [value per seed]]];
-        ``paper``: depth -> [[samples, value]]. A half-width or value that there is not is None.
+        name and looks of a start, and its ``points``: depth -> [[samples, mean, low, high, [value per seed]]],
+        ends as of :func:`companion.compare.statistics.span`; ``least``: depth -> the fewest seeds with an interval;
+        ``paper``: depth -> [[samples, value]]. What there is not is None.
     """
     doubled = runs[runs.duplicated(["condition", "behaviour", "n_layer", "n_disambiguation", "seed"])]
     if len(doubled):
@@ -77,9 +78,9 @@ def curves(runs: Table, paper: Table | None = None) -> dict[str, Any]:
         points: dict[int, list[Any]] = {}
         for (depth, count), part in own.groupby(["n_layer", "n_disambiguation"]):
             by_seed = part.set_index("seed")["test_accuracy"]
-            mean, half = interval(by_seed.tolist())
+            found = span(by_seed.tolist(), (0.0, 1.0), int(depth))
             values = [plain(by_seed.get(seed, math.nan)) for seed in seeds]
-            points.setdefault(int(depth), []).append([int(count), plain(mean), plain(half), values])
+            points.setdefault(int(depth), []).append([int(count), *map(plain, found[:3]), values])
         lines.append({**series(start), "points": points, "paper": {}})
         if paper is not None and start.published:
             there = paper[paper["condition"] == start.published]
@@ -88,9 +89,11 @@ def curves(runs: Table, paper: Table | None = None) -> dict[str, Any]:
                 for depth, part in there.groupby("layers")
             }
     lines = [line for line in lines if line["points"] or line["paper"]]
+    depths = sorted({depth for line in lines for depth in (*line["points"], *line["paper"])})
     return {
-        "depths": sorted({depth for line in lines for depth in (*line["points"], *line["paper"])}),
+        "depths": depths,
         "seeds": seeds,
+        "least": {depth: least_seeds(depth) for depth in depths},
         "floors": {int(depth): plain(part["best_constant"].mean()) for depth, part in runs.groupby("n_layer")},
         "lines": lines,
     }

@@ -33,6 +33,7 @@ from companion.lab.runner import NotebookError, as_typed, resolve, with_defaults
 OF_THE_MACHINE = ("scale", "store", "workers")
 """Parameters that a command does not repeat: they change no result, or are in the file it names."""
 RUNS = "book/runs/"
+REFERENCE = "params/reference.yaml"
 FEW_COMMANDS = 3
 """More of them open on demand."""
 
@@ -144,19 +145,28 @@ def changes(parameters: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[
 
 
 def command(root: Path, name: str, scale: str, parameters: Mapping[str, Any] | None) -> str:
-    """The line that repeats a run: the scale's parameter file, and ``-p`` for what was given beside it."""
-    notebook, file = root / "notebooks" / f"{name}.ipynb", root / "params" / f"{scale}.yaml"
-    line = f"python -m companion run notebooks/{name}.ipynb -f params/{scale}.yaml"
+    """The line that repeats a run: the parameter files to which it is nearest, and ``-p`` for what was given beside.
+
+    That is the scale's own file, or it and the one with the reference's seeds (``params/reference.yaml``).
+    """
+    notebook, own = root / "notebooks" / f"{name}.ipynb", f"params/{scale}.yaml"
+    line = f"python -m companion run notebooks/{name}.ipynb"
     if not parameters or not notebook.is_file():
-        return line
-    try:
-        expected = with_defaults(notebook, resolve(notebook, [file] if file.is_file() else []))
-    except NotebookError:  # a notebook of today that a file of today does not fit is told by the tests
-        return line
-    given = changes(parameters, expected)
-    if not file.is_file():
-        line, given = f"python -m companion run notebooks/{name}.ipynb", {"scale": scale, **given}
-    return " ".join([line, *map(shlex.quote, as_typed(notebook, given))])
+        return f"{line} -f {own}"
+    if not (root / own).is_file():
+        given = {"scale": scale, **changes(parameters, with_defaults(notebook, {}))}
+        return " ".join([line, *map(shlex.quote, as_typed(notebook, given))])
+    lines = []
+    for files in ([own], [own, REFERENCE]):
+        if all((root / file).is_file() for file in files):
+            try:
+                expected = with_defaults(notebook, resolve(notebook, [root / file for file in files]))
+            except NotebookError:  # a notebook of today that a file of today does not fit is told by the tests
+                continue
+            words = as_typed(notebook, changes(parameters, expected))
+            named = " ".join(f"-f {file}" for file in files)
+            lines.append((len(words), " ".join([f"{line} {named}", *map(shlex.quote, words)])))
+    return min(lines)[1] if lines else f"{line} -f {own}"
 
 
 class RunCard(SphinxDirective):

@@ -8,6 +8,7 @@ whose browser runs no scripts is told so.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -21,7 +22,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from companion.arithmetic.starts import CONDITIONS
-from companion.compare.statistics import summary
+from companion.compare.statistics import least_seeds, span
 from companion.compare.texts import over_seeds
 
 NETWORKS: tuple[tuple[str, str, dict[str, str], tuple[str, str, str]], ...] = (
@@ -66,21 +67,22 @@ def curves(table: pd.DataFrame) -> list[dict[str, Any]]:
     Returns
     -------
     list
-        ``start``, ``label``, ``colour``, ``n_layer``, and ``points``: number of samples, mean,
-        half of the 95 % interval or None, number of seeds.
+        ``start``, ``label``, ``colour``, ``n_layer``, and ``points``: number of samples, mean and two ends
+        (:func:`companion.compare.statistics.span`; None for one seed), number of seeds.
     """
     table = table.dropna(subset=["test_accuracy"])  # of runs that diverged
-    means = summary(table, ["start", "condition", "behaviour", "n_layer", "n_disambiguation"], "test_accuracy")
+    point = ["n_disambiguation", "start", "condition", "behaviour", "n_layer"]
     found: dict[tuple[str, int], dict[str, Any]] = {}
-    for row in means.sort_values("n_disambiguation").to_dict("records"):
-        known = CONDITIONS.get(str(row["start"]))
-        label, colour = (known.label, known.colour) if known else (str(row["start"]).replace("_", " "), "#666666")
+    for (count, start, _, _, depth), rows in table.groupby(point, dropna=False):
+        known = CONDITIONS.get(str(start))
+        label, colour = (known.label, known.colour) if known else (str(start).replace("_", " "), "#666666")
         line = found.setdefault(
-            (str(row["start"]), int(row["n_layer"])),
-            {"start": row["start"], "label": label, "colour": colour, "n_layer": int(row["n_layer"]), "points": []},
+            (str(start), int(depth)),
+            {"start": start, "label": label, "colour": colour, "n_layer": int(depth), "points": []},
         )
-        half = round(row["half_width"], 4) if row["half_width"] == row["half_width"] else None
-        line["points"].append([int(row["n_disambiguation"]), round(row["mean"], 4), half, int(row["seeds"])])
+        mean, *ends, seeds = span(rows["test_accuracy"].tolist(), (0.0, 1.0), int(depth))
+        shown = [None if math.isnan(end) else round(end, 4) for end in ends]
+        line["points"].append([int(count), round(mean, 4), *shown, seeds])
     return list(found.values())
 
 
@@ -105,7 +107,7 @@ class TryIt(SphinxDirective):
         root = Path(self.env.srcdir)
         pictures = root / "book" / "_static" / "try_pictures.json"
         self.env.note_dependency(str(pictures))
-        tables = {name: read(self.env, f"paper/{name}") for name in {name for _, name, _, _ in NETWORKS}}
+        tables = {name: read(self.env, f"quick/{name}") for name in {name for _, name, _, _ in NETWORKS}}
         body = "".join(
             f'<tr><th scope="row">{escape(label)}</th>'
             + "".join(f"<td>{text or '–'}</td>" for text in texts)
@@ -115,7 +117,7 @@ class TryIt(SphinxDirective):
         table = (
             '<div class="pst-scrollable-table-container"><table class="table" id="try-scores">'
             "<caption><span>Share of pictures named rightly, and shape bias. Networks: means over seeds, "
-            "± half of a 95 % interval.</span></caption><thead><tr>"
+            "and their 95 % interval, or of few seeds the seeds.</span></caption><thead><tr>"
             '<th scope="col">who</th><th scope="col">mean-pooled</th><th scope="col">ordinary</th>'
             '<th scope="col">shape bias</th><th scope="col">seeds</th></tr></thead>'
             '<tbody><tr id="try-you" hidden><th scope="row">you</th><td></td><td></td><td></td><td>–</td></tr>'
@@ -133,7 +135,10 @@ class OwnResults(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         lines = {scale: curves(read(self.env, f"{scale}/{name}")) for scale, name in CURVES.items()}
-        data = {"columns": COLUMNS, "tables": CURVES, "book": lines}
+        data = {
+            "columns": COLUMNS, "tables": CURVES, "book": lines,
+            "least": least_seeds(), "deep": 6, "fewest": least_seeds(6),
+        }  # fmt: skip
         return [place("own", "own.js", data, self.env.docname)]
 
 

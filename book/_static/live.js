@@ -78,17 +78,17 @@
     let view = null, at = null, places = [], width = 0, dragged = null;
     const shown = new Set(lines.keys());
 
-    /* Values that are to be seen: {line, paper, points: [{count, value, half, seeds}]}. */
+    /* Values that are to be seen: {line, paper, points: [{count, value, low, high, seeds}]}. */
     function visible() {
       const found = [];
       for (const index of shown) {
         const line = lines[index];
-        const points = (line.points[depth] || []).map(([count, mean, half, values]) =>
-          seed < 0 ? { count, value: mean, half, seeds: values.filter((value) => value !== null).length }
-                   : { count, value: values[seed], half: null, seeds: 1 });
+        const points = (line.points[depth] || []).map(([count, mean, low, high, values]) =>
+          seed < 0 ? { count, value: mean, low, high, seeds: values.filter((value) => value !== null).length }
+                   : { count, value: values[seed], low: null, high: null, seeds: 1 });
         found.push({ line, paper: false, points: points.filter((point) => point.value !== null) });
         if (paper && line.paper[depth])
-          found.push({ line, paper: true, points: line.paper[depth].map(([count, value]) => ({ count, value, half: null })) });
+          found.push({ line, paper: true, points: line.paper[depth].map(([count, value]) => ({ count, value, low: null, high: null })) });
       }
       return found.filter((one) => one.points.length);
     }
@@ -98,12 +98,13 @@
       return [...new Set(all.map((point) => point[0]))].sort((a, b) => a - b);
     }
 
-    function text({ line, paper: theirs, count, value, half, seeds }) {
+    function text({ line, paper: theirs, count, value, low, high, seeds }) {
       const where = `${line.label}, ${whole(count)} samples`;
       if (theirs) return `The paper's ${where}: ${value.toFixed(3)} (one run).`;
       if (seed >= 0) return `${where}, seed ${data.seeds[seed]}: ${value.toFixed(3)}.`;
-      const mean = half === null ? value.toFixed(3) : `${value.toFixed(3)} ± ${half.toFixed(3)}`;
-      return `${where}: ${mean} (mean of ${seeds} seed${seeds === 1 ? "" : "s"}${half === null ? "" : ", 95 % interval"}).`;
+      if (low === null) return `${where}: ${value.toFixed(3)} (one seed).`;
+      const what = seeds >= data.least[depth] ? "95 % interval" : "lowest and highest";
+      return `${where}: ${value.toFixed(3)} (mean of ${seeds} seeds; ${what}, ${low.toFixed(3)} to ${high.toFixed(3)}).`;
     }
 
     function render() {
@@ -145,10 +146,10 @@
       places = [];
       for (const { line, paper: theirs, points } of visible()) {
         const path = points.map((point, i) => `${i ? "L" : "M"}${px(point.count)},${py(point.value)}`).join("");
-        const banded = points.filter((point) => point.half !== null);
+        const banded = points.filter((point) => point.low !== null);
         if (banded.length > 1) {
-          const upper = banded.map(({ count, value, half }) => `${px(count)},${py(Math.min(value + half, 1))}`);
-          const lower = banded.map(({ count, value, half }) => `${px(count)},${py(Math.max(value - half, 0))}`).reverse();
+          const upper = banded.map(({ count, high }) => `${px(count)},${py(high)}`);
+          const lower = banded.map(({ count, low }) => `${px(count)},${py(low)}`).reverse();
           inside.append(svg("path", { d: `M${upper.concat(lower).join("L")}z`, class: "live-band", style: `fill:${colour(line.colour)}` }));
         }
         inside.append(svg("path", {

@@ -86,7 +86,11 @@
       points: [...at].sort((a, b) => a[0] - b[0]).map(([samples, values]) => {
         const n = values.length, mean = values.reduce((a, b) => a + b) / n;
         const deviation = Math.sqrt(values.reduce((a, b) => a + (b - mean) ** 2, 0) / (n - 1));
-        return [samples, mean, n > 1 ? (t[n - 2] ?? 1.96) * deviation / Math.sqrt(n) : null, n];
+        const half = (t[n - 2] ?? 1.96) * deviation / Math.sqrt(n);
+        // As in the book: the interval of the mean, cut at what an accuracy can be; of too few seeds, where they lie.
+        const [low, high] = n < 2 ? [null, null] : n >= (n_layer < data.deep ? data.least : data.fewest)
+          ? [Math.max(0, mean - half), Math.min(1, mean + half)] : [Math.min(...values), Math.max(...values)];
+        return [samples, mean, low, high, n];
       }),
     }));
   }
@@ -146,7 +150,7 @@
     const books = shown(data.book[book.value] || []);
     const owns = [...own].flatMap(([name, list]) => shown(list).map((line) => ({ ...line, file: name })));
     figure.replaceChildren(chart(books, owns), make("p", "Dashed: the book. Solid, with dots: your files. " +
-      "Bars are 95 % intervals over seeds."), legend([...books, ...owns]), table(books, owns));
+      `Bars are 95 % intervals over seeds, or of fewer than ${data.least} from the lowest to the highest.`), legend([...books, ...owns]), table(books, owns));
   }
   function options(select, list) {
     const before = select.value;
@@ -183,10 +187,9 @@
       group.append(draw("title", {}, `${mine ? "yours" : "the book"}: ${line.label}`), draw("polyline", {
         points: line.points.map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(" "),
         "stroke-width": mine ? 3 : 1.8, "stroke-dasharray": mine ? "none" : "6 4" }));
-      for (const [n, mean, half] of mine ? line.points : []) {
+      for (const [n, mean, low, high] of mine ? line.points : []) {
         group.append(draw("circle", { cx: x(n), cy: y(mean), r: 4, fill: line.colour }));
-        if (half !== null) group.append(draw("line", { x1: x(n), x2: x(n), y1: y(Math.max(0, mean - half)),
-          y2: y(Math.min(1, mean + half)), "stroke-width": 1.5 }));
+        if (low !== null) group.append(draw("line", { x1: x(n), x2: x(n), y1: y(low), y2: y(high), "stroke-width": 1.5 }));
       }
       svg.append(group);
     }
@@ -207,16 +210,16 @@
   function table(books, owns) {
     const box = make("div", "", { class: "pst-scrollable-table-container" }), grid = make("table", "", { class: "table" });
     const head = make("tr");
-    for (const text of ["whose", "start", "samples", "accuracy", "± (95 %)", "seeds"]) {
+    for (const text of ["whose", "start", "samples", "accuracy", "from", "to", "seeds"]) {
       head.append(make("th", text, { scope: "col" }));
     }
     grid.append(make("thead"), make("tbody"));
     grid.tHead.append(head);
     for (const line of [...owns, ...books]) {
-      for (const [n, mean, half, seeds] of line.points) {
+      for (const [n, mean, low, high, seeds] of line.points) {
         const row = make("tr");
         for (const text of [line.file || `the book, ${book.value}`, line.label, n, mean.toFixed(3),
-          half === null ? "–" : half.toFixed(3), seeds]) row.append(make("td", String(text)));
+          ...[low, high].map((end) => (end === null ? "–" : end.toFixed(3))), seeds]) row.append(make("td", String(text)));
         grid.tBodies[0].append(row);
       }
     }

@@ -9,6 +9,7 @@ trained on these pictures.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from companion.vision.scenes import texture_only as textures
 SEED = 1999
 COUNTS = {"mean_pooled": 20, "ordinary": 20, "cue_conflict": 16}
 SIDE, ROW, ICON = 32, 8, 48  # pixels, pictures, pixels
+TURN = math.radians(45)  # as the networks' pictures: params/quick.yaml, object_turn
 TARGET = Path(__file__).parents[1] / "_static"
 
 
@@ -45,7 +47,7 @@ def main() -> None:
         # The texture of a cue conflict is that of another class.
         other = (shape + torch.randint(1, CLASSES, (count,), generator=rng)) % CLASSES
         texture = other if kind == "cue_conflict" else shape
-        scenes = draw_scenes(shape, texture, rng)
+        scenes = draw_scenes(shape, texture, rng, difficulty=Difficulty(turn=TURN))
         drawn.append(mean_pooled(scenes, SIDE) if kind == "mean_pooled" else images(scenes, SIDE))
         told += [
             {"kind": kind, "shape": s, "texture": t} for s, t in zip(shape.tolist(), texture.tolist(), strict=True)

@@ -190,6 +190,9 @@ def test_the_command_of_a_run_card_gives_what_the_parameter_file_does_not(tmp_pa
     assert run_card.command(tmp_path, "01_x", "quick", other) == (
         line + " -p seeds '[5]' -p lr 0.0001 -p formula 'a + ab'"
     )
+    (tmp_path / "params" / "reference.yaml").write_text("seeds: [5, 6]\n", encoding="utf-8")
+    assert run_card.command(tmp_path, "01_x", "quick", same) == line
+    assert run_card.command(tmp_path, "01_x", "quick", same | {"seeds": [5, 6]}) == f"{line} -f params/reference.yaml"
     assert run_card.command(tmp_path, "01_x", "mine", same | {"scale": "mine"}) == (
         "python -m companion run notebooks/01_x.ipynb -p scale mine -p seeds '[0, 1, 2]'"
     )

@@ -75,7 +75,7 @@ def book(tmp_path) -> Path:
 def test_a_number_is_shown_and_links_to_its_notebook(book):
     html, warnings = build(book, "It is {cell}`01_x test_accuracy start=a digits=2`.")
     assert warnings == ""
-    assert "0.80 ± 0.25" in html
+    assert "0.90, 0.80 and 0.70" in html
     assert 'href="book/runs/01_x.html"' in html
     assert 'class="num"' in html
 

@@ -54,22 +54,34 @@ def runs(values: dict[int, float], **changed: object) -> pd.DataFrame:
 
 def test_curves_have_mean_interval_and_each_seed():
     data = live_figure.curves(runs({0: 0.5, 1: 0.6, 3: 0.7}))
-    ((count, mean, half, values),) = data["lines"][0]["points"][2]
+    ((count, mean, low, high, values),) = data["lines"][0]["points"][2]
     assert (data["depths"], data["seeds"], data["floors"]) == ([2], [0, 1, 3], {2: 0.25})
     assert (count, mean, values) == (100, 0.6, [0.5, 0.6, 0.7])
-    # By hand: sd = 0.1 over three seeds, t(0.975, 2) = 4.3027.
-    assert half == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-5)
+    assert (low, high) == (0.5, 0.7), "of too few seeds the lowest and the highest"
+    assert data["least"] == {2: 10}
+    # By hand: 0.5 and 0.7 five times each have a deviation of 0.10541, t(0.975, 9) = 2.2622.
+    ((_, mean, low, high, _),) = live_figure.curves(runs(dict(enumerate([0.5, 0.7] * 5))))["lines"][0]["points"][2]
+    half = 2.262157 * 0.1054093 / math.sqrt(10)
+    assert (mean, low, high) == pytest.approx((0.6, 0.6 - half, 0.6 + half), rel=1e-5)
+
+
+def ends(values: np.ndarray, depth: int) -> tuple[float, float]:
+    """Of the 95 % interval, within 0 to 1; of too few seeds the lowest and the highest."""
+    if len(values) < (10 if depth < 6 else 5):
+        return values.min(), values.max()
+    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return max(values.mean() - half, 0), min(values.mean() + half, 1)
 
 
 def test_a_single_seed_has_no_interval_and_a_run_that_is_not_there_no_value():
     two = pd.concat([runs({0: 0.5, 1: 0.7}), runs({1: 0.8}, n_disambiguation=200)])
-    _, (count, mean, half, values) = live_figure.curves(two)["lines"][0]["points"][2]
-    assert (count, mean, half, values) == (200, 0.8, None, [None, 0.8])
+    _, (count, mean, *ends, values) = live_figure.curves(two)["lines"][0]["points"][2]
+    assert (count, mean, ends, values) == (200, 0.8, [None, None], [None, 0.8])
 
 
 def test_a_run_that_diverged_leaves_a_gap_in_its_mean_too():
-    ((_, mean, half, values),) = live_figure.curves(runs({0: 0.5, 1: math.nan}))["lines"][0]["points"][2]
-    assert (mean, half, values) == (None, None, [0.5, None])
+    ((_, mean, low, high, values),) = live_figure.curves(runs({0: 0.5, 1: math.nan}))["lines"][0]["points"][2]
+    assert (mean, low, high, values) == (None, None, None, [0.5, None])
 
 
 def test_the_papers_curves_stand_under_our_names_of_their_starts():
@@ -87,7 +99,7 @@ def test_the_papers_curves_stand_under_our_names_of_their_starts():
 
 @pytest.mark.parametrize("name", ["quick/03_transfer", "paper/04_depths"])
 def test_the_curves_of_the_book_are_those_of_the_table(name):
-    """Every mean and half-width against numpy and a quantile of scipy's, every seed against the table's cell."""
+    """Every mean and end against numpy and a quantile of scipy's, every seed against the table's cell."""
     rows = table(name)
     data = live_figure.curves(rows)
     rows = rows.set_index(["condition", "behaviour", "n_layer", "n_disambiguation", "seed"])["test_accuracy"]
@@ -98,17 +110,16 @@ def test_the_curves_of_the_book_are_those_of_the_table(name):
         key = start.pair
         assert (line["colour"], line["marker"], line["dash"]) == (start.colour, start.marker, start.dash)
         for depth, points in line["points"].items():
-            for count, mean, half, values in points:
+            for count, mean, low, high, values in points:
                 own = np.array([value for value in values if value is not None])
                 assert own.tolist() == [
                     rows[(*key, depth, count, s)] for s in data["seeds"] if (*key, depth, count, s) in rows.index
                 ]
                 assert mean == pytest.approx(own.mean(), rel=1e-5)
                 if len(own) == 1:  # says nothing about the spread
-                    assert half is None
+                    assert (low, high) == (None, None)
                 else:
-                    t = student.ppf(0.975, len(own) - 1)
-                    assert half == pytest.approx(t * own.std(ddof=1) / len(own) ** 0.5, rel=1e-5)
+                    assert (low, high) == pytest.approx(ends(own, depth), rel=1e-5)
                 seen += len(own)
     assert seen == len(rows)
 
@@ -343,10 +354,10 @@ def accuracy(rows: pd.DataFrame, label: str, depth: int, count: int) -> pd.DataF
 
 
 READ = re.compile(
-    r"(.*), ([\d,]+) samples(?:, seed (\d+))?: (\d\.\d{3})"
-    r"(?: ± (\d\.\d{3}))?(?: \(mean of (\d+) seeds?(?:, 95 % interval)?\))?\."
+    r"(.*), ([\d,]+) samples(?:, seed (\d+))?: (\d\.\d{3})(?: \(one seed\))?"
+    r"(?: \(mean of (\d+) seeds; (95 % interval|lowest and highest), (\d\.\d{3}) to (\d\.\d{3})\))?\."
 )
-"""What is read out: start, samples, seed, accuracy, half-width, seeds."""
+"""What is read out: start, samples, seed, accuracy; seeds, which ends, and these."""
 
 
 def check_readout(text: str, rows: pd.DataFrame, paper: pd.DataFrame | None = None, depth: int = 2) -> None:
@@ -365,10 +376,13 @@ def check_readout(text: str, rows: pd.DataFrame, paper: pd.DataFrame | None = No
         assert f"{value:.3f}" == found[4]
         return
     values = own["test_accuracy"].to_numpy()
-    assert len(values) == int(found[6])
     assert float(found[4]) == pytest.approx(values.mean(), abs=0.00051)
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    assert float(found[5]) == pytest.approx(half, abs=0.00051)
+    if len(values) == 1:
+        assert found[5] is None
+        return
+    assert len(values) == int(found[5])
+    assert found[6] == ("95 % interval" if len(values) >= (10 if depth < 6 else 5) else "lowest and highest")
+    assert (float(found[7]), float(found[8])) == pytest.approx(ends(values, depth), abs=0.00051)
 
 
 def test_every_point_of_the_first_figure_is_read_by_keyboard(visit):
