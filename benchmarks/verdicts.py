@@ -1,4 +1,6 @@
-"""Do two halves of the reference say the same? Verdicts on every pair of starts, from disjoint halves of the seeds.
+"""Do two halves of the reference say the same? Verdicts from disjoint halves of the seeds.
+
+Asked are every pair of starts of a table, and what the pages of the book say ("stated").
 
     python benchmarks/verdicts.py            # prints; --write: to results/benchmark/
 
@@ -12,15 +14,20 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
+import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from companion.compare import statistics
+from companion.compare import cells, statistics
+from companion.compare.cells import Query
 from companion.compare.statistics import ABOVE, BELOW, EQUIVALENT, LEVEL, MARGIN, OPEN, interval
 from companion.lab import tables
+from companion.lab.project import project_root
 
 TABLES = {"03_transfer": (), "05_causes": (), "06_variants": ("task",)}
 """Table -> columns of whose values each has comparisons of its own."""
@@ -70,6 +77,45 @@ def halves(family: pd.DataFrame, order: np.ndarray, rule: Callable[[Family], dic
     return Counter(compared(first[name], second[name]) for name in family)
 
 
+def stated() -> list[tuple[str, Query]]:
+    """Table and query of every verdict in the book's pages on a table of this scale."""
+    found = []
+    for page in sorted((project_root() / "book").glob("*.md")):
+        for query in re.findall(r"\{cell\}`([^`]+)`", page.read_text(encoding="utf-8")):
+            scale, name, _, rest = cells.name_of(" ".join(query.split()), "quick")
+            asked = Query.parse(rest)
+            plain = replace(asked, options={key: value for key, value in asked.options.items() if key != "words"})
+            if scale == "quick" and asked.verb in ("verdict", "judged") and (name, plain) not in found:
+                found.append((name, plain))
+    return found
+
+
+def of_pages(splits: int, seed: int) -> dict[str, object]:
+    """The row of what is stated, where the reference has seeds enough for halves."""
+    every, drawn, counted = stated(), np.random.default_rng(seed), Counter[str]()
+    read = {name: tables.read(name, "quick") for name, _ in every}
+    seeds = {name: table["seed"].nunique() for name, table in read.items()}
+    asked = [(name, query) for name, query in every if seeds[name] >= 2 * statistics.least_seeds()]
+    for _, (name, query) in itertools.product(range(splits), asked):
+        order = drawn.permutation(sorted(read[name]["seed"].unique()))
+        size = len(order) // 2
+        first, second = (
+            cells.judged(read[name][read[name]["seed"].isin(half)], query).outcome
+            for half in (order[:size], order[size : 2 * size])
+        )
+        counted[compared(first, second)] += 1
+    fewest = min((seeds[name] for name, _ in asked), default=0)
+    return {
+        "table": "stated in the book", "rule": "ours", "seeds": fewest, "comparisons": len(asked), **shares(counted),
+    }  # fmt: skip
+
+
+def shares(counted: Counter[str]) -> dict[str, float]:
+    """Of how many comparisons which; nan where there is none."""
+    total = counted.total() or math.nan
+    return {key: round(counted[key] / total, 4) for key in ("agree", "one open", "contradict")}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--splits", type=int, default=100)
@@ -82,10 +128,9 @@ def main() -> None:
         every = families(name, apart)
         for _, family in itertools.product(range(given.splits), every):
             counted += halves(family, drawn.permutation(len(family)), rule)
-        total, seeds = counted.total(), len(every[0])
-        shares = {key.replace(" ", "_"): counted[key] / total for key in ("agree", "one open", "contradict")}
-        rows.append({"table": name, "rule": title, "seeds": seeds, "comparisons": total // given.splits, **shares})
-    table = pd.DataFrame(rows)
+        pairs = counted.total() // given.splits
+        rows.append({"table": name, "rule": title, "seeds": len(every[0]), "comparisons": pairs, **shares(counted)})
+    table = pd.DataFrame([of_pages(given.splits, given.seed), *rows])
     print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     if given.write:
         tables.write_benchmark("verdicts", table, parameters={"splits": given.splits, "seed": given.seed})

@@ -116,8 +116,8 @@ class TryIt(SphinxDirective):
         )
         table = (
             '<div class="pst-scrollable-table-container"><table class="table" id="try-scores">'
-            "<caption><span>Share of pictures named rightly, and shape bias. Networks: means over seeds, "
-            "and their 95 % interval, or of few seeds the seeds.</span></caption><thead><tr>"
+            "<caption><span>Share of pictures named rightly, and shape bias. Networks: means over seeds "
+            "with their 95 % interval; of few seeds, the seeds themselves.</span></caption><thead><tr>"
             '<th scope="col">who</th><th scope="col">mean-pooled</th><th scope="col">ordinary</th>'
             '<th scope="col">shape bias</th><th scope="col">seeds</th></tr></thead>'
             '<tbody><tr id="try-you" hidden><th scope="row">you</th><td></td><td></td><td></td><td>–</td></tr>'

@@ -66,14 +66,12 @@ OPTIONS: dict[str, str] = {
     "whole": "for `share`: the start whose gain is the whole",
     "digits": "after the point; 3 where it is not given, 0 for per cent",
     "as": "`percent`",
-    "times": "a factor",
     "rest_of": "a number: shown is 1 - value / rest_of",
     "sign": "`yes`: with a plus in front of what is not negative",
     "words": "for `verdict`: in place of above/below/equivalent/open/too few seeds/a run diverged, from the first on",
     "family": "for `verdict`: columns, with +, whose values are read together; by default `over`",
     "margin": "for `verdict`: the smallest difference that would matter, 0.05 of a share by default",
     "text": "for `each`: a text, with {column} for what a row has there",
-    "join": "for `each` and `values`: what stands between two",
     "wide": "a column whose values become columns, filled from the column `value`",
 }
 """What a query can say beside its filters."""
@@ -135,10 +133,10 @@ class Query:
         return " %" if unit else ""
 
     def scaled(self, value: Any) -> Any:
-        """A number, or a column of them, as it is shown: its rest, its multiple, in per cent."""
+        """A number, or a column of them, as it is shown: its rest, or in per cent."""
         if whole := self.options.get("rest_of"):
             value = 1 - value / float(whole)
-        return (100 if self.unit else 1) * float(self.options.get("times", 1)) * value
+        return 100 * value if self.unit else value
 
 
 # ---------------------------------------------------------------------------------------
@@ -294,7 +292,7 @@ def _shares(table: Table, query: Query) -> pd.Series[float]:
 
 def _limits(query: Query) -> Bounds:
     """What a quantity can be, as a query shows it."""
-    if {"plus", "minus", "times", "rest_of"} & set(query.options) or query.verb == "share":
+    if {"plus", "minus", "rest_of"} & set(query.options) or query.verb == "share":
         return UNBOUNDED
     low, high = bounds(_quantity(query), difference="over" in query.options)
     return (100 * low, 100 * high) if query.unit else (low, high)
@@ -355,7 +353,7 @@ def _gain(table: Table, query: Query) -> str:
 
 def judged(table: Table, query: Query) -> Verdict:
     """The verdict on a lead, or on a mean beside 0, within its family."""
-    plain = replace(query, options={name: one for name, one in query.options.items() if name not in ("as", "times")})
+    plain = replace(query, options={name: one for name, one in query.options.items() if name != "as"})
     margin = float(query.options.get("margin", MARGIN if is_share(_quantity(query)) else 0.0))
     return judge_all(_family(table, plain), margin=margin, n_layer=_depth(table, query))[()]
 
@@ -400,23 +398,13 @@ def _verdict(table: Table, query: Query) -> str:
 def _judged(table: Table, query: Query) -> str:
     """A gain and its verdict; of an open one, what would settle it."""
     found = judged(table, query)
-    settled = f", {_seeds(found)}" if found.outcome in (OPEN, TOO_FEW) else ""
-    return f"{_gain(table, query)}: {_verdict(table, query)}{settled}"
-
-
-def _settle(table: Table, query: Query) -> str:
-    """How many seeds would settle an open verdict; ``none needed`` where it is none."""
-    found = judged(table, query)
-    return _seeds(found) if found.outcome in (OPEN, TOO_FEW) else "none needed"
-
-
-def _seeds(found: Verdict) -> str:
-    """What would settle a verdict, in words."""
-    return (
-        f"{found.settle:,} seeds would settle it"
-        if found.settle
-        else "no number of seeds that one can run would settle it"
-    )
+    told = f"{_gain(table, query)}: {_verdict(table, query)}"
+    if found.outcome not in (OPEN, TOO_FEW):
+        return told
+    if found.outcome == TOO_FEW:
+        return f"{told}, of {found.settle} at least"
+    seeds = f"{found.settle:,} seeds" if found.settle else "no number of seeds that one can run"
+    return f"{told}, {seeds} would settle it"
 
 
 def _smallest(table: Table, query: Query) -> str:
@@ -469,7 +457,7 @@ def _each_value(table: Table, query: Query) -> str:
     """Every value of a column, once; numbers by size. ``none`` where there is no row."""
     values = _column(_rows(table, query), query.column).drop_duplicates()
     values = values if _has_texts(values) else values.sort_values()
-    return query.options.get("join", ", ").join(_one(value, query) for value in values.tolist()) or "none"
+    return ", ".join(_one(value, query) for value in values.tolist()) or "none"
 
 
 def _count(table: Table, query: Query) -> str:
@@ -481,7 +469,7 @@ def _number_of_rows(table: Table, query: Query) -> str:
     """How many rows there are."""
     if query.columns:
         raise ValueError(f"rows takes no column and got {', '.join(query.columns)}")
-    return f"{query.scaled(len(_rows(table, query))):,.0f}"
+    return f"{len(_rows(table, query)):,}"
 
 
 def _each(table: Table, query: Query) -> str:
@@ -491,7 +479,7 @@ def _each(table: Table, query: Query) -> str:
     for name in place.findall(text):
         _column(rows, name)
     told = [place.sub(lambda found, row=row: _one(row[found[1]], query), text) for row in rows.to_dict("records")]  # type: ignore[misc]
-    return query.options.get("join", ", ").join(told) or "none"
+    return ", ".join(told) or "none"
 
 
 def _not_run(table: Table, query: Query) -> str:
@@ -506,7 +494,6 @@ VERBS: dict[str, Callable[[Table, Query], str]] = {
     "gain": _gain,
     "verdict": _verdict,
     "judged": _judged,
-    "settle": _settle,
     "smallest": _smallest,
     "share": _interval,
     "unpaired": _unpaired,
@@ -648,8 +635,8 @@ def limits(query: str) -> Bounds:
     return _limits(Query.parse(query))
 
 
-OVER_SEEDS = ("interval", "mean", "lead", "gain", "judged", "share", "median", "min", "max", "range")
-"""Verbs whose answer a single run has too."""
+OF_EACH = ("interval", "mean", "lead", "gain", "judged", "share", "median", "min", "max", "range")
+"""Verbs that :func:`beside` asks of this run, too."""
 
 
 def beside(own: Table, reference: Table | None) -> Callable[[str], str]:
@@ -662,14 +649,23 @@ def beside(own: Table, reference: Table | None) -> Callable[[str], str]:
         if reference is None:
             return text(own, query)
         told, verb = text(reference, query), Query.parse(query).verb
-        if verb not in OVER_SEEDS:
+        if verb not in OF_EACH:
             return told
-        here = ""
+        here = told
         with contextlib.suppress(ValueError):  # this run has no such rows
             here = text(own, query.replace("judged", "gain", 1) if verb == "judged" else query)
-        return told if here in ("", told) else f"{told}, this run {here}"
+        return both_told(told, here)
 
     return ask
+
+
+def both_told(*texts: str) -> str:
+    """What the reference says, and this run where it says something else; one text, of this run, where there is none.
+
+    >>> both_told("0.85 (0.81 to 0.90)", "0.85 and 0.83"), both_told("10", "10"), both_told("2")
+    ('0.85 (0.81 to 0.90), this run 0.85 and 0.83', '10', '2')
+    """
+    return ", this run ".join(dict.fromkeys(texts))
 
 
 def name_of(query: str, default_scale: str) -> tuple[str, str, str, str]:

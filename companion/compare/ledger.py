@@ -284,7 +284,7 @@ def _by_interval(
         elif outcome == DIVERGED:
             told[name] = _diverged(answer)
         elif outcome == TOO_FEW:
-            told[name] = Finding(OPEN, _too_few(answer), _seeds(found[name].settle, answer))
+            told[name] = Finding(OPEN, _too_few(answer), f"at least {_seeds(found[name].settle, answer)}")
         else:
             alone = statistics.judge(values[name], than, margin=margin, n_layer=layers[name]).outcome
             near = f"clear by itself, but not within its family of {members}" if alone != outcome else ""
@@ -560,7 +560,7 @@ def _lead(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | None:
         return None
     part = published.counts_run(each)
     return Estimate.of(
-        each.mean(axis=1), bounds("lead", difference=True), sign=True, remark=f"over {part}" if part else "",
+        each.mean(axis=1), bounds("test_accuracy", difference=True), sign=True, remark=f"over {part}" if part else "",
         n_layer=ours["n_layer"],
     )  # fmt: skip
 
@@ -588,12 +588,8 @@ def _over_depths(table: pd.DataFrame, ours: Mapping[str, Any]) -> Estimate | Non
     condition, behaviour = CONDITIONS[ours["start"]].pair
     where = {"condition": condition, "behaviour": behaviour, "n_disambiguation": ours["n_disambiguation"]}
     for row in select(published.over_depths(table), where).to_dict("records"):
-        runs, depths = int(row["runs"]), len(published.depths())
-        one_more = None
-        if enough(runs):
-            reach = max(row["mean"] - row["low"], row["high"] - row["mean"])  # one of the two may be cut
-            error = float(reach / student(runs - depths))
-            one_more = OneMore(row["spread"], math.sqrt(max(error**2 - row["spread"] ** 2, 0.0)), runs, depths)
+        runs = int(row["runs"])
+        one_more = OneMore(row["spread"], row["error"], runs, len(published.depths())) if enough(runs) else None
         text = between(Interval(row["mean"], row["mean_low"], row["mean_high"], runs), 3)
         remark = f"such a run is a mean over one at each depth, of ours there are {runs}"
         return Estimate((), row["mean"], text, runs, remark=remark, one_more=one_more)

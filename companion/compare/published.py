@@ -9,7 +9,7 @@ an accuracy (nan) do not count. Source of the curves: ``results/published/README
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -184,9 +184,9 @@ def over_depths(table: pd.DataFrame, *, test_pairs: int = 1000) -> pd.DataFrame:
     pandas.DataFrame
         ``condition``, ``behaviour``, ``n_disambiguation``, ``published``, ``mean``, ``mean_low`` and
         ``mean_high`` (our mean's 95 % interval), ``runs`` (of ours), ``spread`` (standard deviation of one
-        such mean), ``low``, ``high`` and ``inside``. With too few runs
-        (:func:`companion.compare.statistics.enough`, of all depths together) spread and intervals are nan
-        and ``inside`` is missing.
+        such mean), ``error`` (standard error of ours by the same s), ``low``, ``high`` and ``inside``. With
+        too few runs (:func:`companion.compare.statistics.enough`, of all depths together) spread, error and
+        intervals are nan and ``inside`` is missing.
     """
     place = [name for name in POINT if name != "n_layer"]
     reference = curves()
@@ -200,11 +200,11 @@ def over_depths(table: pd.DataFrame, *, test_pairs: int = 1000) -> pd.DataFrame:
         runs = int(part["count"].sum())
         pooled = np.sqrt(((part["count"] - 1) * part["var"].fillna(0)).sum() / df) if df and enough(runs) else math.nan
         spread = np.maximum(pooled, sampling_error(mean, test_pairs)) / math.sqrt(depths)
-        error = student(df) * pooled * math.sqrt(ours)
-        reach = student(df) * spread * math.sqrt(1 + depths * ours)
-        ends = (mean - error, mean + error, runs, spread, mean - reach, mean + reach)
+        error = spread * math.sqrt(depths * ours)
+        half, reach = student(df) * pooled * math.sqrt(ours), student(df) * math.hypot(spread, error)
+        ends = (mean - half, mean + half, runs, spread, error, mean - reach, mean + reach)
         rows.append((*key, part["published"].mean(), mean, *ends))
-    columns = ["published", "mean", "mean_low", "mean_high", "runs", "spread", "low", "high"]
+    columns = ["published", "mean", "mean_low", "mean_high", "runs", "spread", "error", "low", "high"]
     found = pd.DataFrame(rows, columns=[*place, *columns])
     for name in ("mean_low", "low", "mean_high", "high"):
         found[name] = found[name].clip(0, 1)
@@ -334,18 +334,6 @@ def lead_at(
     return _leads(_runs(table), over, counts).get(n_layer, pd.DataFrame())
 
 
-def outside(value: float, leads: Sequence[float], n_layer: int = 2) -> bool | None:
-    """Does ``value`` lie outside the 95 % prediction interval of one more seed's lead? None where seeds are too few.
-
-    >>> outside(0.6, [0.1, 0.2, 0.3, 0.1, 0.2], n_layer=6), outside(0.2, [0.1, 0.2, 0.3])
-    (True, None)
-    """
-    if not enough(len(leads), n_layer):
-        return None
-    low, high = prediction(leads)
-    return not low <= value <= high
-
-
 def counts_at_every_depth(table: pd.DataFrame) -> list[int]:
     """The counts of a lead (:data:`LEAD_COUNTS`) that each depth of ``table`` was run with, smallest first.
 
@@ -374,8 +362,8 @@ def leads_by_depth(table: pd.DataFrame, over: tuple[str, str]) -> pd.DataFrame:
     -------
     pandas.DataFrame
         A row a depth that has the lead, from the fewest layers on: ``n_layer``, ``seeds``, ``mean`` over
-        these, ``values``, a tuple with one a seed, ``published``, ``gap`` (our mean - published) and ``outside``
-        (:func:`outside`, missing where seeds are too few).
+        these, ``values``, a tuple with one a seed, ``published``, ``gap`` (our mean - published) and ``inside``: does
+        the paper's lie in the 95 % prediction interval of one more seed's? Missing where seeds are too few.
 
     Examples
     --------
@@ -387,10 +375,11 @@ def leads_by_depth(table: pd.DataFrame, over: tuple[str, str]) -> pd.DataFrame:
     ours, theirs = (_leads(each, over, shared) for each in (runs, curves_as_runs()))
     for depth in sorted(ours.keys() & theirs.keys()):
         each, value = ours[depth].mean(axis=1).tolist(), float(theirs[depth].to_numpy().mean())
-        mean = sum(each) / len(each)
-        rows.append((depth, len(each), mean, tuple(each), value, mean - value, outside(value, each, depth)))
-    columns = ["n_layer", "seeds", "mean", "values", "published", "gap", "outside"]
-    return pd.DataFrame(rows, columns=columns).astype({"outside": "boolean"})
+        mean, (low, high) = sum(each) / len(each), prediction(each)
+        inside = low <= value <= high if enough(len(each), depth) else None
+        rows.append((depth, len(each), mean, tuple(each), value, mean - value, inside))
+    columns = ["n_layer", "seeds", "mean", "values", "published", "gap", "inside"]
+    return pd.DataFrame(rows, columns=columns).astype({"inside": "boolean"})
 
 
 def counts_run(differences: pd.DataFrame) -> str:

@@ -15,7 +15,7 @@ import itertools
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -280,17 +280,12 @@ def _both(name: str, results: Path, own: Path, scale: str) -> tuple[_Source, str
         return (reference, mine), "" if mine is not None else NO_RUN
     settings = [run["parameters"] for run in tables.record(name, SCALE, root=results)["runs"]]
     runs = tables.record(name, scale, root=own)["runs"]
-    differing = [_differing(run["parameters"], settings) for run in runs]
+    # Of each run, the parameters in which it differs from that of the reference to which it is nearest.
+    differing = [min((tables.differing(run["parameters"], one) for one in settings), key=len) for run in runs]
     alike = [i for i, names in enumerate(differing) if not names]
     if not alike:
         return (reference, None), f"your run has another {' and another '.join(differing[-1])}"
     return (reference, mine[mine["run"].isin(alike)] if "run" in mine else mine), ""
-
-
-def _differing(own: Mapping[str, Any], reference: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The parameters in which a run differs from that of the reference to which it is nearest, but for its scale."""
-    each = ([name for name in tables.differing(own, one) if name != "scale"] for one in reference)
-    return min(each, key=len)
 
 
 # ---------------------------------------------------------------------------------------

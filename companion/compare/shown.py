@@ -6,14 +6,12 @@ only put into words here. Where nothing was run, a table has its columns and no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from companion.arithmetic.starts import CONDITIONS
-from companion.compare import cells, published
-from companion.compare.cells import view_of
-from companion.compare.statistics import Interval, bounds, enough, gap_of_means, judge_all, samples_needed
+from companion.compare import published
+from companion.compare.cells import both_told, view_of
+from companion.compare.statistics import Interval, bounds, enough, gap_of_means, samples_needed
 from companion.compare.texts import between, number, over_seeds
 
 
@@ -43,18 +41,13 @@ def needed(table: pd.DataFrame, reference: pd.DataFrame | None = None, level: fl
         here = [_over_seeds_needed(runs[runs["start"] == name], level) for runs in _both(table, reference)]
         curve = theirs[(theirs["condition"] == one.pair[0]) & (theirs["behaviour"] == one.pair[1])]
         there = _needed(curve, "published", level)
-        rows.append((one.label, _told(here), number(there, 0)))
+        rows.append((one.label, both_told(*here), number(there, 0)))
     return pd.DataFrame(rows, columns=["start", "samples needed here", f"paper, {layers} layers, 1,000 numbers"])
 
 
 def _both(table: pd.DataFrame, reference: pd.DataFrame | None) -> list[pd.DataFrame]:
     """The reference, where there is one, and the run."""
     return [table] if reference is None else [reference, table]
-
-
-def _told(texts: list[str]) -> str:
-    """What the reference says, and the run beside it, as :func:`companion.compare.cells.beside` has it."""
-    return ", this run ".join(dict.fromkeys(texts))
 
 
 def _over_seeds_needed(runs: pd.DataFrame, level: float) -> str:
@@ -85,11 +78,13 @@ def masks(table: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.Data
         asked = [runs[runs["n_layer"] == depth] for runs in _both(table, reference)]
         left = [runs.dropna(subset="base_steps") for runs in asked]
         shown = {
-            title: _told([over_seeds(one[name].tolist(), digits, limits=bounds(name), n_layer=depth) for one in left])
+            title: both_told(
+                *(over_seeds(one[name].tolist(), digits, limits=bounds(name), n_layer=depth) for one in left)
+            )
             for title, (name, digits) in measures.items()
         }
-        shown["seeds"] = _told([f"{len(one)}" for one in left])
-        shown["given up"] = _told([f"{len(every) - len(one)}" for every, one in zip(asked, left, strict=True)])
+        shown["seeds"] = both_told(*(f"{len(one)}" for one in left))
+        shown["given up"] = both_told(*(f"{len(every) - len(one)}" for every, one in zip(asked, left, strict=True)))
         rows.append({"layers": depth, **shown})
     return pd.DataFrame(rows, columns=["layers", *measures, "seeds", "given up"])
 
@@ -175,7 +170,7 @@ def depth_leads(table: pd.DataFrame) -> pd.DataFrame:
                 CONDITIONS[row["reference"]].label, row["n_layer"],
                 over_seeds(row["values"], 3, sign=True, limits=(-1, 1), n_layer=row["n_layer"]),
                 number(row["published"], 3, sign=True), number(row["gap"], 3, sign=True), row["seeds"],
-                "–" if pd.isna(row["outside"]) else _yes(not row["outside"]),
+                _yes(row["inside"]),
             )
             for row in view_of(table, "depth_leads").to_dict("records")
         ],
@@ -224,35 +219,3 @@ def two_types(table: pd.DataFrame) -> pd.DataFrame:
         rows.append((depth, CONDITIONS[str(name)].label, both["n_disambiguation"].nunique(), *each, told))
     columns = ["layers", "start", "numbers of samples", "float32", "bfloat16", "bfloat16 minus float32"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def comparisons(
-    table: pd.DataFrame, pairs: Sequence[tuple[str, str]], values: Sequence[str], *, by: str,
-    reference: pd.DataFrame | None = None,
-) -> pd.DataFrame:  # fmt: skip
-    """Differences between rows of a table, run by run, and the verdicts on them; those of a value are one family.
-
-    Parameters
-    ----------
-    pairs
-        (one, other): values of the column ``by``, such as ``condition``.
-    values
-        Columns that are compared.
-    reference
-        The same of the reference. Verdicts are then its, and the differences of ``table`` stand beside its own.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row a value and pair: ``value``, ``one``, ``other``, ``difference`` (one minus other, as text), ``outcome``
-        (:data:`companion.compare.statistics.OUTCOMES`) and ``settle``, the seeds that would settle an open one.
-    """
-    ask, judged = cells.beside(table, reference), table if reference is None else reference
-    rows = []
-    for value in values:
-        queries = {(one, other): f"lead {value} {by}='{one}' over='{other}' by={by}" for one, other in pairs}
-        verdicts = judge_all({pair: cells.values(judged, query).tolist() for pair, query in queries.items()})
-        rows += [
-            (value, *pair, ask(query), verdicts[pair].outcome, verdicts[pair].settle) for pair, query in queries.items()
-        ]
-    return pd.DataFrame(rows, columns=["value", "one", "other", "difference", "outcome", "settle"])

@@ -8,10 +8,10 @@ of comparisons that is read together: :func:`judge_all`), :func:`prediction` say
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 import re
-import statistics
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -229,8 +229,9 @@ class Verdict:
         The smallest true distance from that value that would be found above or below in 80 of 100 cases; nan where
         there are too few seeds.
     settle
-        Where the outcome is ``open`` or there are too few seeds: how many would give a verdict in 80 of 100 cases if
-        mean and spread stayed as they are. 0 where more than :data:`MOST_SEEDS` would be needed.
+        Where the outcome is ``open``: how many seeds would give a verdict in 80 of 100 cases if mean and spread stayed
+        as they are; in a family no fewer than those before it in Holm's order need. 0 where more than
+        :data:`MOST_SEEDS` would be needed. With too few seeds, whose spread says little: the fewest for a verdict.
     """
 
     outcome: str
@@ -286,18 +287,18 @@ def judge_all(
         if np.isnan(data).any():
             found[name] = Verdict(DIVERGED)
         elif len(data) < least:
-            found[name] = Verdict(TOO_FEW, settle=_settles(data, margin, LEVEL, least))
+            found[name] = Verdict(TOO_FEW, settle=least)
         else:
             judged[name] = data
     order = sorted(judged, key=lambda name: _doubt(judged[name], margin))
-    is_open = False
+    needed: list[int] = []  # of those that are open
     for place, name in enumerate(order):
         data, level = judged[name], LEVEL / (len(order) - place)
-        outcome = OPEN if is_open else _outcome(data, margin, level)
-        is_open = outcome == OPEN
-        found[name] = Verdict(
-            outcome, _detectable(data, margin, level), _settles(data, margin, level, len(data)) if is_open else 0
-        )
+        outcome = OPEN if needed else _outcome(data, margin, level)
+        if outcome == OPEN:
+            needed.append(_settles(data, margin, level, len(data)))
+        settle = max(needed, default=0) if all(needed) else 0
+        found[name] = Verdict(outcome, _detectable(data, margin, level), settle)
     return {name: found[name] for name in family}
 
 
@@ -328,18 +329,19 @@ def _detectable(data: np.ndarray, margin: float, level: float) -> float:
 
 def _settles(data: np.ndarray, margin: float, level: float, least: int) -> int:
     """Seeds, ``least`` or more, with which the mean and the spread of these would get a verdict; 0 for too many."""
-    if len(data) < 2:
-        return least
-    reach, spread = _reach(data, margin), float(data.std(ddof=1))
-    normal = statistics.NormalDist()
-    certain = normal.inv_cdf(1 - level / 2) + normal.inv_cdf(POWER)
-    if reach * math.sqrt(MOST_SEEDS) <= certain * spread:
+    from scipy.stats import t
+
+    mean, spread = abs(float(data.mean())), max(float(data.std(ddof=1)), 1e-12)
+
+    def power(seeds: int) -> float:
+        """How probable is a verdict? An interval has to stay off both borders, or to be beyond the nearer one."""
+        scale, half = math.sqrt(seeds) / spread, student(seeds - 1, level)
+        near, far = t.cdf(np.array([abs(margin - mean), margin + mean]) * scale - half, seeds - 1)
+        return float(near if mean >= margin else near + far - 1)
+
+    if power(MOST_SEEDS) < POWER:
         return 0
-    first = max(least, math.ceil((certain * spread / max(reach, 1e-12)) ** 2))  # t is a little wider than the normal
-    for seeds in range(first, MOST_SEEDS + 1):
-        if (student(seeds - 1, level) + student(seeds - 1, 2 * (1 - POWER))) * spread <= reach * math.sqrt(seeds):
-            return seeds
-    return 0
+    return least + bisect.bisect_left(range(least, MOST_SEEDS), POWER, key=power)
 
 
 # ---------------------------------------------------------------------------------------

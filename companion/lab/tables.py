@@ -346,12 +346,15 @@ def differing(parameters: Mapping[str, Any], reference: Mapping[str, Any]) -> li
 
 
 def _other_settings(parameters: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
-    """Settings that differ, or that the reference does not know: not seeds, lists in parts, nor what has no effect."""
+    """Settings that differ, or that the reference does not know.
+
+    Not the scale's name, seeds, lists in parts, nor what has no effect.
+    """
     none = object()
     return [
         name
         for name, value in parameters.items()
-        if name not in (*WITHOUT_EFFECT, *IN_PARTS, "device")
+        if name not in (*WITHOUT_EFFECT, *IN_PARTS, "device", "scale")
         and not name.endswith("seeds")
         and value != reference.get(name, none)
     ]

@@ -354,7 +354,7 @@ def _drawn(data: dict[str, Any], role: str) -> Pictures:
             flat, labels = plain, torch.where(plain, vision.CLASSES * other + shape, own)
         drawn = vision.draw_scenes(shape, texture, generator(seed, role, "scenes"), difficulty=difficulty, flat=flat)
         names = [
-            " in ".join(names[k] for names, k in zip((vision.SHAPES, vision.TEXTURES), both, strict=True) if k >= 0)
+            " in ".join(known[k] for known, k in zip((vision.SHAPES, vision.TEXTURES), both, strict=True) if k >= 0)
             for both in meanings(data).tolist()
         ]
         return _in_memory(vision.images(drawn, size), labels, names, texture)

@@ -360,7 +360,7 @@ def test_the_summary_counts_the_rows(judged):
 
 
 SETTLED = (
-    r"(more than )?[\d,]+ (seeds|runs) (at the (paper's|quick) scale|of the (longer|quick|transformer) run) "
+    r"(more than |at least )?[\d,]+ (seeds|runs) (at the (paper's|quick) scale|of the (longer|quick|transformer) run) "
     r"\(there are (?P<there>\d+)\)|"
     r"[\d,]+ seeds with [\d, ]+ layers(, [\d,]+ with [\d, ]+ layers)* at the paper's scale \(the fewest are [\d, ]+\)|"
     r"no number of our seeds will do, as (single runs vary by ±\d\.\d\d \(95 %\)|each published point is one run); "
@@ -583,8 +583,11 @@ def seeds_that_settle(values: list[float], than: float, least: int) -> int:
 def test_seeds_that_would_settle_it(rule, given, values, than):
     found = judged_alone(values, rule=rule, **given)
     least = max(len(values), 10)
-    needed = seeds_that_settle(values, than, least) if len(values) > 1 else 10
-    told = f"{needed:,} seeds" if needed else "more than 10,000 seeds"
+    if len(values) < least:
+        told = "at least 10 seeds"
+    else:
+        needed = seeds_that_settle(values, than, least)
+        told = f"{needed:,} seeds" if needed else "more than 10,000 seeds"
     assert found.settle == f"{told} at the paper's scale (there are {len(values)})"
 
 
@@ -772,7 +775,7 @@ def test_verdict_on_a_lead(name, other):
         2: "agrees", 4: "open", 6: "does not agree", 8: "open", 10: "not run", 12: "not run",
     }  # fmt: skip
     assert said[8].remark.startswith("Fewer than 5 seeds")
-    assert said[8].settle == "5 seeds at the paper's scale (there are 4)"
+    assert said[8].settle == "at least 5 seeds at the paper's scale (there are 4)"
     rest = {key: one.verdict for key, one in found.items() if one not in said.values() and one.group == "lead"}
     assert set(rest.values()) == {"not run"}
 

@@ -228,7 +228,9 @@ def test_mean_over_the_depths_by_hand():
         pytest.approx(3.1 / 6 + 0.122430, abs=1e-6),
     )
     assert row.inside
-    assert row.spread == pytest.approx(math.sqrt(0.025 / 4 / 6))
+    assert (row.spread, row.error) == (
+        pytest.approx(math.sqrt(0.025 / 4 / 6)), pytest.approx(math.sqrt(0.025 / 4 * 5.2 / 36)),
+    )  # fmt: skip
     (row,) = over_depths(table[table["seed"] < 4]).itertuples()
     assert (row.runs, row.inside) == (9, pd.NA)
     assert all(math.isnan(value) for value in (row.mean_low, row.mean_high, row.low, row.high))
@@ -395,11 +397,11 @@ def test_leads_by_depth_by_hand():
     assert [list(values) for values in found["values"]] == [pytest.approx([0.2, 0.3, 0.4]), pytest.approx([0.5])]
     assert found["published"].tolist() == pytest.approx([0.098, 0.218])
     assert found["gap"].tolist() == pytest.approx([0.202, 0.282])
-    assert found["outside"].isna().all(), "seeds are too few"
+    assert found["inside"].isna().all(), "seeds are too few"
     # Ten seeds: 0.3 ± T9 * 0.1 * sqrt(10 / 9 * 1.1), which is 0.25, and next to nothing around 0.8.
-    for low, high, outside in ((0.4, 0.2, False), (0.101, 0.1, True)):
+    for low, high, inside in ((0.4, 0.2, True), (0.101, 0.1, False)):
         ten = runs((SUBNETWORK, {100: [0.6 if low == 0.4 else 0.9] * 10}), (RANDOM, {100: [low, high] * 5}))
-        assert leads_by_depth(ten, RANDOM)["outside"].tolist() == [outside]
+        assert leads_by_depth(ten, RANDOM)["inside"].tolist() == [inside]
 
 
 def test_lead_over_chosen_counts():

@@ -136,26 +136,3 @@ def test_points_are_counted_depth_by_depth(theirs):
     assert (first["expected"], first["distance, median"]) == ("40", "0.000")
     assert second["between our seeds"] == (theirs.query("n_layer == 4")["test_accuracy"] == 1).sum()
     assert second["distance, largest"] == "0.001"
-
-
-def test_comparisons_are_judged_by_the_reference_and_those_of_a_value_together():
-    def at(*shifts):
-        """12 seeds: a, and others that lie so much lower, ± 0.12 from seed to seed."""
-        rows = [("a", seed, 0.7) for seed in range(12)]
-        for name, shift in zip("bcd", shifts, strict=False):
-            rows += [(name, seed, 0.7 - shift + (0.12 if seed % 2 else -0.12)) for seed in range(12)]
-        return pd.DataFrame(rows, columns=["condition", "seed", "bias"])
-
-    own = pd.DataFrame({"condition": ["a", "b", "c"], "seed": 100, "bias": [0.5, 0.625, 0.5]})
-    (row,) = shown.comparisons(own, [("a", "b")], ["bias"], by="condition", reference=at(0.135)).to_dict("records")
-    # Standard error 0.0362, t(0.975, 11) = 2.201: from 0.0554 on, beyond the margin of 0.05.
-    assert row["difference"] == "+0.135 (+0.055 to +0.215), this run -0.125"
-    assert (row["one"], row["other"], row["outcome"], row["settle"]) == ("a", "b", "above", 0)
-    # Two such pairs: t(0.9875, 11) = 2.593, from 0.041 on.
-    pairs = [("a", "b"), ("a", "c")]
-    both = shown.comparisons(own, pairs, ["bias"], by="condition", reference=at(0.135, 0.135))
-    assert both["outcome"].tolist() == ["open", "open"]
-    assert (both["settle"] > 12).all()
-    alone = shown.comparisons(own, pairs, ["bias"], by="condition")
-    assert alone["difference"].tolist() == ["-0.125", "+0.000"]
-    assert alone["outcome"].tolist() == ["too few seeds"] * 2
