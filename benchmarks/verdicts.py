@@ -1,6 +1,6 @@
 """Do two halves of the reference say the same? Verdicts from disjoint halves of the seeds.
 
-Asked are every pair of starts of a table, and what the pages of the book say ("stated").
+Asked are every pair of starts of a table, what the pages of the book say, and the claims of the ledger that it answers.
 
     python benchmarks/verdicts.py            # prints; --write: to results/benchmark/
 
@@ -13,6 +13,7 @@ enough of them.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import math
 import re
@@ -23,7 +24,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from companion.compare import cells, statistics
+from companion.compare import cells, ledger, statistics
 from companion.compare.cells import Query
 from companion.compare.statistics import ABOVE, BELOW, EQUIVALENT, LEVEL, MARGIN, OPEN, interval
 from companion.lab import tables
@@ -110,6 +111,31 @@ def of_pages(splits: int, seed: int) -> dict[str, object]:
     }  # fmt: skip
 
 
+def of_ledger(splits: int, seed: int) -> dict[str, object]:
+    """The row of the claims that the reference at this scale answers, again where it has seeds enough for halves."""
+    least = 2 * statistics.least_seeds()
+    answered = {one.id: one.seeds for one in ledger.judge_all() if one.scale == "quick" and one.seeds >= least}
+    claims = [one for one in ledger.read_claims(project_root() / "book" / "claims.yaml") if one["id"] in answered]
+    drawn, counted = np.random.default_rng(seed), Counter[str]()
+    read = functools.cache(lambda name: tables.find(name, "quick"))
+
+    def told(half: np.ndarray) -> dict[str, str]:
+        def find(name: str, scale: str) -> pd.DataFrame | None:
+            table = read(name) if scale == "quick" else None
+            return None if table is None else table[table["seed"].isin(half)]
+
+        return {one.id: one.verdict for one in ledger.judge(claims, find)}
+
+    for _ in range(splits):
+        order = drawn.permutation(least)
+        first, second = told(order[: least // 2]), told(order[least // 2 :])
+        counted += Counter(compared(first[name], second[name]) for name in answered)
+    return {
+        "table": "the ledger's claims", "rule": "ours", "seeds": min(answered.values(), default=0),
+        "comparisons": len(answered), **shares(counted),
+    }  # fmt: skip
+
+
 def shares(counted: Counter[str]) -> dict[str, float]:
     """Of how many comparisons which; nan where there is none."""
     total = counted.total() or math.nan
@@ -130,7 +156,7 @@ def main() -> None:
             counted += halves(family, drawn.permutation(len(family)), rule)
         pairs = counted.total() // given.splits
         rows.append({"table": name, "rule": title, "seeds": len(every[0]), "comparisons": pairs, **shares(counted)})
-    table = pd.DataFrame([of_pages(given.splits, given.seed), *rows])
+    table = pd.DataFrame([of_pages(given.splits, given.seed), of_ledger(given.splits, given.seed), *rows])
     print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     if given.write:
         tables.write_benchmark("verdicts", table, parameters={"splits": given.splits, "seed": given.seed})
