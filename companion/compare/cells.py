@@ -613,7 +613,7 @@ def _asked(table: Table, query: str) -> tuple[Table, Query]:
     return table, asked
 
 
-def values(table: Table, query: str) -> pd.Series[float]:
+def values(table: pd.DataFrame, query: str) -> pd.Series[float]:
     """What a query is about, one value a seed (the index), as the query shows it. Errors as of :func:`text`.
 
     >>> runs = pd.DataFrame({"start": list("ab"), "seed": [3, 3], "test_accuracy": [0.75, 0.5]})

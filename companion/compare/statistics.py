@@ -12,9 +12,9 @@ import bisect
 import functools
 import math
 import re
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -41,7 +41,6 @@ OUTCOMES = (ABOVE, BELOW, EQUIVALENT, OPEN, TOO_FEW, DIVERGED)
 
 Bounds = tuple[float, float]
 UNBOUNDED: Bounds = (-math.inf, math.inf)
-K = TypeVar("K", bound=Hashable)
 
 
 # ---------------------------------------------------------------------------------------
@@ -252,9 +251,9 @@ def judge(values: Sequence[float], than: float = 0.0, *, margin: float = MARGIN,
 
 
 def judge_all(
-    family: Mapping[K, Sequence[float]], than: float = 0.0, *, margin: float = MARGIN,
-    n_layer: int | Mapping[K, int] = 2,
-) -> dict[K, Verdict]:  # fmt: skip
+    family: Mapping[Any, Sequence[float]], than: float = 0.0, *, margin: float = MARGIN,
+    n_layer: int | Mapping[Any, int] = 2,
+) -> dict[Any, Verdict]:  # fmt: skip
     """Verdicts on comparisons that are read together, by their intervals over seeds.
 
     ``equivalent``: the interval lies within ``than`` ± ``margin``; ``above``, ``below``: it lies beyond, on that side;
@@ -263,6 +262,9 @@ def judge_all(
     (``benchmarks/verdicts.py``). The intervals' level is Holm's: the clearest of m comparisons is judged at 0.05 / m,
     the next at 0.05 / (m - 1), and so on to the first that is open, with which the rest is. So all verdicts of a family
     are right together with 95 % confidence.
+
+    Sources: Holm (1979), "A simple sequentially rejective multiple test procedure"; Kruschke (2018), "Rejecting or
+    accepting parameter values", for the two borders.
 
     Parameters
     ----------
@@ -273,14 +275,11 @@ def judge_all(
         The smallest difference that would matter; 0: a side is all that is asked for, and nothing is equivalent.
     n_layer
         Of the networks, since deep ones need fewer seeds (:func:`enough`): of all members, or of each.
-
-    Sources: Holm (1979), "A simple sequentially rejective multiple test procedure"; Kruschke (2018), "Rejecting or
-    accepting parameter values", for the two borders.
     """
     if not 0 <= margin < math.inf:
         raise ValueError(f"margin = {margin!r}: expected a finite number of 0 or more")
-    found: dict[K, Verdict] = {}
-    judged: dict[K, np.ndarray] = {}
+    found: dict[Any, Verdict] = {}
+    judged: dict[Any, np.ndarray] = {}
     for name, values in family.items():
         data = np.asarray(list(values), dtype=float) - than
         least = least_seeds(n_layer[name] if isinstance(n_layer, Mapping) else n_layer)

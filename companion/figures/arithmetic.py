@@ -94,7 +94,7 @@ def discovery_curves(history: pd.DataFrame, *, reference: pd.DataFrame | None = 
 
 
 def density_by_matrix(table: pd.DataFrame, *, reference: pd.DataFrame | None = None) -> Figure:
-    """Density of a subnetwork by layer and matrix: mean over seeds, range as a thin bar (see :func:`density_bars`).
+    """Density of a subnetwork by layer and matrix: mean over seeds, range as a thin bar (see ``density_bars``).
 
     Columns: ``parameter``, ``seed``, ``density``.
     """

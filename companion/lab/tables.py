@@ -49,7 +49,7 @@ IN_PARTS = (
     *COUNTS, "conditions", "depth_starts", "check_starts", "check_base_starts", "table_rows", "tasks", "subtasks",
     "shared_tasks", "penalties", "n_layers", "draws",
 )  # fmt: skip
-"""Lists whose values have rows of their own: a run that has some of them does a part of what one with all does."""
+"""Lists whose values have rows of their own, so that a run with some of them does a part of what one with all does."""
 WRITTEN_HERE = ("run", "far_off")
 """Columns that are added when a table is read."""
 
