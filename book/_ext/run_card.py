@@ -182,14 +182,12 @@ class RunCard(SphinxDirective):
             logger.warning("run-card %r: %s", name, error, location=self.get_location(), type="num")
             return []
         listing = nodes.field_list()
-        made_by = {"Networks made by": made(told["runs"])} if told["makers"] != [] else {}
-        for label, lines in (
-            {label: [value] for label, value in facts(told, trained_for(table)).items()}
-            | made_by
-            | {label: [value] for label, value in self.of_the_page().items()}
-        ).items():
-            body = nodes.field_body("", *(nodes.paragraph("", line) for line in lines))
+        for label, value in (facts(told, trained_for(table)) | self.of_the_page()).items():
+            body = nodes.field_body("", nodes.paragraph("", value))
             listing += nodes.field("", nodes.field_name("", label), body)
+        made_by: list[nodes.Node] = []
+        if told["makers"] != []:
+            made_by = on_demand("Who made its networks", *(nodes.paragraph("", line) for line in made(told["runs"])))
         root = Path(self.env.srcdir)
         lines = list(dict.fromkeys(command(root, name, scale, run["parameters"]) for run in told["runs"]))
         for file in (f"notebooks/{name}.ipynb", f"params/{scale}.yaml"):
@@ -202,7 +200,7 @@ class RunCard(SphinxDirective):
         links += download(self.env, f"{scale}/{name}", "table (CSV)")
         links += nodes.Text(" · ")
         links += download(self.env, f"{scale}/{name}", "record (JSON)", "json")
-        card = [listing, *rerun, *all_parameters(told["parameters"]), links]
+        card = [listing, *rerun, *made_by, *all_parameters(told["parameters"]), links]
         return [nodes.container("", *card, classes=["run-card"])]
 
     def of_the_page(self) -> dict[str, str]:

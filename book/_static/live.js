@@ -273,7 +273,7 @@
     let here = []; // places of the seeds that this depth has
     let which = null; // offers them
     function offer() {
-      const values = lines.flatMap((line) => line.points[depth] || []).map((point) => point[3]);
+      const values = lines.flatMap((line) => line.points[depth] || []).map((point) => point[4]);
       const each = values.map((one) => one.filter((value) => value !== null).length).filter(Boolean);
       const low = Math.min(...each), high = Math.max(...each);
       here = [...data.seeds.keys()].filter((place) => values.some((one) => one[place] !== null));
