@@ -2,14 +2,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+PICTURES := $(filter %_scenes.ipynb %_shape_subnetwork.ipynb %_shape_transfer.ipynb,$(NOTEBOOKS))
 CHROMIUM := chromium chromium-browser google-chrome google-chrome-stable
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: book site reference paper test setup browser lint format benchmark faults clean
+.PHONY: book own-arithmetic own-pictures site reference paper test setup browser lint format benchmark faults clean
 
 book: setup ## run the experiments at the quick scale with seeds of your own, then build the book into _build/html
-	$(BIN)/python -m companion run --if-changed -f params/quick.yaml -o book/runs $(NOTEBOOKS)
+	$(MAKE) --no-print-directory -j 2 own-pictures own-arithmetic
 	$(BIN)/jupyter-book build . -W -n --keep-going
+
+# Two experiments, which share nothing: while one has a single network to train, the other has the second core.
+own-arithmetic own-pictures: own-%: setup
+	$(BIN)/python -m companion run --if-changed -f params/quick.yaml -o book/runs \
+		$(if $(filter pictures,$*),$(PICTURES),$(filter-out $(PICTURES),$(NOTEBOOKS)))
 
 site: setup ## the book from the committed results, as it is published, and a zip of it, into _build/site: trains nothing
 	$(BIN)/python workflow/pages.py

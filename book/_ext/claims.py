@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from reference import depends_on_all
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -36,7 +37,7 @@ class _FromLedger(SphinxDirective):
         return Path(self.env.srcdir)
 
     def ledger(self) -> list[Judged]:
-        self.env.note_reread()  # any table may change a verdict, a new part of one too
+        depends_on_all(self.env)  # any table may change a verdict, a new part of one too
         try:
             return judge_all(self.root)
         except (ValueError, KeyError, OSError) as error:
@@ -131,6 +132,7 @@ def write_csv(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
+    app.setup_extension("reference")
     app.add_directive("claims", ClaimsTable)
     app.add_directive("claims-summary", ClaimsSummary)
     app.add_directive("claims-rules", ClaimsRules)

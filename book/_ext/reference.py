@@ -22,15 +22,44 @@ from sicore.files import write_text
 
 JOINED = Path("_build/tables")
 """From the book's root."""
+SOURCES = ("results", "runs/quick", "companion", "book/claims.yaml", "book/headlines.yaml")
+"""All that what is computed from tables depends on, from the book's root."""
+STATE = "state.txt"
+"""In a folder of computed files: the sources from which they were made."""
 
 
 class MissingResult(Exception):
     """A result that a page asks for and that is not there; the message names the fix."""
 
 
+def state(root: Path) -> str:
+    """The sources as they are: a line a file, with its size and time."""
+    found = []
+    for source in SOURCES:
+        paths = [root / source, *(root / source).rglob("*")]
+        for path in sorted(one for one in paths if one.suffix in (".csv", ".json", ".py", ".yaml")):
+            if path.is_file():
+                told = path.stat()
+                found.append(f"{path.relative_to(root)} {told.st_size} {told.st_mtime_ns}")
+    return "\n".join(found) + "\n"
+
+
+def is_of(folder: Path, now: str) -> bool:
+    """Was what lies in a folder made from the sources as they are now?"""
+    return (folder / STATE).is_file() and (folder / STATE).read_text(encoding="utf-8") == now
+
+
+def depends_on_all(env: BuildEnvironment) -> None:
+    """Have the page read again when any of the sources has changed."""
+    env.note_dependency(str(Path(env.srcdir) / JOINED / STATE))
+
+
 def write(app: Sphinx) -> None:
     """Write every table of the reference, where it is not there as it is; remove those that have gone."""
     root, results = Path(app.srcdir), Path(app.srcdir) / "results"
+    now = state(root)
+    if is_of(root / JOINED, now):
+        return
     there = set()
     for scale in sorted(path.name for path in results.glob("*") if path.is_dir()):
         for name in tables.names(scale, root=results):
@@ -46,6 +75,7 @@ def write(app: Sphinx) -> None:
     for old in (root / JOINED).glob("*/*.*"):
         if old not in there:
             old.unlink()
+    write_text(root / JOINED / STATE, now)
 
 
 def place(root: Path, name: str, ending: str = "csv") -> str:

@@ -41,7 +41,7 @@ class Reproduced(SphinxDirective):
     """The verdict, the figure and the table."""
 
     def run(self) -> list[nodes.Node]:
-        self.env.note_reread()  # a run may have come since, or a new part of the reference
+        reference.depends_on_all(self.env)  # a run may have come since, or a new part of the reference
         root = Path(self.env.srcdir)
         try:
             found = answer(root, root / "runs")
@@ -153,6 +153,7 @@ def _entry(text: str) -> nodes.entry:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
+    app.setup_extension("reference")
     app.add_directive("reproduced", Reproduced)
     app.add_directive("reproduced-coverage", Coverage)
     app.add_css_file("claims.css")

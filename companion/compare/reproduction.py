@@ -33,9 +33,9 @@ HEADLINES = Path("book/headlines.yaml")
 """From the project's folder."""
 SCALE = "quick"
 VERBS = ("interval", "mean", "lead", "gain")
-"""What a headline can be: a mean over seeds, or that of a difference."""
+"""What a headline can be, a mean over seeds or that of a difference."""
 GRAIN = 0.001
-"""What a value is measured in: one of 1,000 test pairs, and one in the last digit that is shown."""
+"""What a value is measured in, one of 1,000 test pairs, which is one in the last digit that is shown."""
 MOST_SETS = 400
 """Of more sets of seeds than this to leave out, so many are drawn."""
 DRAWS = 20230505
@@ -81,7 +81,7 @@ class Headline:
         return cells.Query.parse(self.asked).verb in ("lead", "gain")
 
     @property
-    def limits(self) -> statistics.Bounds:
+    def limits(self) -> tuple[float, float]:
         """What it can be."""
         return cells.limits(self.asked)
 
@@ -238,7 +238,7 @@ def compare_all(root: Path | None = None, own: Path | None = None, scale: str = 
     own
         The folder of the reader's tables, with one folder a scale; by default where runs write them.
     scale
-        That of the reader's run. The reference is the one of :data:`SCALE`.
+        That of the reader's run. The reference is that of the quick scale.
 
     Raises
     ------
@@ -310,7 +310,7 @@ def left_out(seeds: Sequence[int], of: int, most: int = MOST_SETS, *, ordered: b
 class _Predicted:
     """Does the mean of some seeds lie where the others say that it should? Every set is asked once."""
 
-    def __init__(self, values: pd.Series[float], limits: statistics.Bounds) -> None:
+    def __init__(self, values: pd.Series[float], limits: tuple[float, float]) -> None:
         self.values, self.limits = values.to_numpy(dtype=float), limits
         self.place = {seed: i for i, seed in enumerate(values.index.tolist())}
         self.known: dict[frozenset[int], bool] = {}
@@ -325,7 +325,7 @@ class _Predicted:
         return self.known[key]
 
 
-def coverage(values: pd.Series[float], of: int, limits: statistics.Bounds, most: int = MOST_SETS) -> tuple[int, int]:
+def coverage(values: pd.Series[float], of: int, limits: tuple[float, float], most: int = MOST_SETS) -> tuple[int, int]:
     """How many means of ``of`` seeds lie where the other seeds say that they should, and of how many.
 
     >>> coverage(pd.Series([0.5, 0.6, 0.7, 0.6, 0.5, 5.0]), 1, (0.0, 10.0))
@@ -421,7 +421,7 @@ class Answer:
 
     @property
     def why(self) -> str:
-        """Why nothing is compared: the reason that most headlines have."""
+        """Why nothing is compared, the reason that most headlines have."""
         most = Counter(one.refused for one in self.compared).most_common(1)
         reason = most[0][0] if most else "there are no headlines"
         return f"{reason} ({COMMAND} makes one)" if reason == NO_RUN else reason

@@ -559,11 +559,11 @@ def far_off(table: pd.DataFrame, alike: Sequence[str], value: str = "test_accura
     marked = pd.Series(False, index=table.index)
     for _, part in table.groupby(list(alike), sort=False, dropna=False):
         values = part[value].dropna()
-        if len(values) < 5:
+        n = len(values)
+        if n < 5:
             continue
-        for row in values.index:
-            others = values.drop(row)
-            middle = others.median()
-            usual = 1.4826 * (others - middle).abs().median()
-            marked[row] = abs(values[row] - middle) > max(deviations * usual, least)
+        others = np.broadcast_to(values, (n, n))[~np.eye(n, dtype=bool)].reshape(n, n - 1)  # a row for each left out
+        middle = np.median(others, axis=1)
+        usual = 1.4826 * np.median(np.abs(others - middle[:, None]), axis=1)
+        marked[values.index] = np.abs(values - middle) > np.maximum(deviations * usual, least)
     return marked

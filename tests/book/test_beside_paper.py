@@ -21,7 +21,7 @@ def test_they_are_made_of_the_reference_and_again_where_it_has_changed(tmp_path)
     beside_paper.write(SimpleNamespace(srcdir=tmp_path))
     made = tmp_path / beside_paper.FOLDER
     names = {"what_ran.csv", "five_runs.csv", "over_depths.csv", "depth_leads.csv", "curves.png"}
-    assert {path.name for path in made.iterdir()} == names
+    assert {path.name for path in made.iterdir()} == {*names, "state.txt"}
     page = (ROOT / "book" / "paper.md").read_text(encoding="utf-8")
     assert all(f"../{beside_paper.FOLDER}/{name}" in page for name in names)
     with Image.open(made / "curves.png") as picture:
@@ -33,6 +33,8 @@ def test_they_are_made_of_the_reference_and_again_where_it_has_changed(tmp_path)
     for part in (tmp_path / "results" / "paper" / "04_depths").glob("*.csv"):
         if 12 in pd.read_csv(part)["n_layer"].tolist():
             part.unlink()
+    beside_paper.write(SimpleNamespace(srcdir=tmp_path))
+    assert (made / "five_runs.csv").read_bytes() != before["five_runs.csv"][1], "a part that has gone is noticed"
     less = beside_paper.contents(tmp_path / "results")
     assert pd.read_csv(io.BytesIO(less["five_runs.csv"])).empty
     assert less["what_ran.csv"] != before["what_ran.csv"][1]
