@@ -95,8 +95,13 @@ def test_a_scale_in_front_is_that_of_the_number(book):
 
 
 def test_words_and_quotes_stand_in_a_table(book):
+    seeds = [*range(10)]
+    values = [0.9 - 0.001 * seed for seed in seeds] + [0.5 + 0.001 * seed for seed in seeds]
+    table = pd.DataFrame({"start": ["a"] * 10 + ["b or c"] * 10, "seed": seeds * 2, "test_accuracy": values})
+    write(book, "quick", "01_x_y", table)
     page = (
-        "| a | b |\n|---|---|\n| {cell}`01_x verdict test_accuracy start=a over='b or c' words='better than/worse` | |"
+        "| a | b |\n|---|---|\n"
+        "| {cell}`01_x_y verdict test_accuracy start=a over='b or c' words='better than/worse` | |"
     )
     _, warnings = build(book, page)
     assert "No closing quotation" in warnings

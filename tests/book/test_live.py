@@ -643,7 +643,7 @@ def test_every_matrix_of_the_network_is_chosen(visit):
 
 
 def test_cue_conflicts_show_what_each_network_answered(visit):
-    answers, totals = table("paper/10_shape_transfer_answers"), table("paper/10_shape_transfer")
+    answers, totals = table("quick/10_shape_transfer_answers"), table("quick/10_shape_transfer")
     shown = visit("book/vision.html")
     figure = box_of(shown, "conflicts-figure")
     pictures = figure.locator(".live-grid-pictures button")
