@@ -48,6 +48,8 @@ _APART = {"pretraining_classes": "pairs and shapes"}
 _UPRIGHT = {"object_turn": 45.0, "flat_share": 0.35, "pretraining_steps": 1000, "search_steps": 400, **_SOFT}
 _CUES = {**_UPRIGHT, "pretraining_classes": "cues"}
 QUICK = {**_CUES, "flat_share": 0.5, "pretraining_steps": 1250}
+_TRANSFORMER = {**QUICK, "classifier": "vit", "vit_patch": 8, "dtype": "float32"}
+VIT = {**_TRANSFORMER, "pretraining_pictures": 48000, "pretraining_steps": 10000, "pretraining_lr": 2e-3}
 
 TRIED: dict[str, tuple[dict[str, Any], Sequence[int]]] = {
     "first": ({}, [1000]),
@@ -80,6 +82,23 @@ TRIED: dict[str, tuple[dict[str, Any], Sequence[int]]] = {
     "apart, 2 textures, upright": ({**_APART, **_UPRIGHT, "shape_textures": 2}, [1000]),
     # The class of a textured object is its texture, whatever its shape; that of a plain one is its shape.
     "quick": (QUICK, range(1000, 1008)),
+    # A small transformer on these pictures: how long, and at which rate?
+    "transformer, 2500 steps": (
+        {**_TRANSFORMER, "pretraining_pictures": 24000, "pretraining_steps": 2500, "pretraining_lr": 1e-3}, [1000],
+    ),
+    "transformer, 5000 steps at 0.003": (
+        {**_TRANSFORMER, "pretraining_pictures": 32000, "pretraining_steps": 5000, "pretraining_lr": 3e-3}, [1000],
+    ),
+    "transformer, 8000 steps": (
+        {**_TRANSFORMER, "pretraining_pictures": 32000, "pretraining_steps": 8000, "pretraining_lr": 1e-3}, [1000],
+    ),
+    "transformer, 8000 steps at 0.002": (
+        {**_TRANSFORMER, "pretraining_pictures": 32000, "pretraining_steps": 8000, "pretraining_lr": 2e-3}, [1000],
+    ),
+    "transformer, 10000 steps": (
+        {**_TRANSFORMER, "pretraining_pictures": 48000, "pretraining_steps": 10000, "pretraining_lr": 1e-3}, [1000],
+    ),
+    "vit": (VIT, [1000]),
 }  # fmt: skip
 """Name -> changes, seeds. Tried in this order."""
 

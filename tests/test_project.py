@@ -116,13 +116,12 @@ def test_the_papers_vision_settings_fit_behind_its_scale(name):
 
 
 @pytest.mark.parametrize("name", ["09_shape_subnetwork", "10_shape_transfer"])
-def test_the_transformer_gets_the_pictures_of_the_papers_scale(name):
+def test_the_transformer_and_the_papers_scale_draw_as_the_quick_one_does(name):
     path = ROOT / "notebooks" / f"{name}.ipynb"
-    values, others = (resolve(path, [ROOT / "params" / f"{scale}.yaml"]) for scale in ("vit", "paper"))
+    quick, paper, values = (resolve(path, [ROOT / "params" / f"{scale}.yaml"]) for scale in ("quick", "paper", "vit"))
     assert (values["scale"], values["classifier"]) == ("vit", "vit")
-    assert {name: values[name] for name in values if "pictures" in name or name == "flat_share"} == {
-        name: others[name] for name in others if "pictures" in name or name == "flat_share"
-    }
+    for name in ("flat_share", "pretraining_classes", "object_turn", "search_logit", "search_temperature"):
+        assert values[name] == paper[name] == quick[name], name
     own = yaml.safe_load((ROOT / "params" / "vit.yaml").read_text())
     assert set(own) <= set(parameters_of(ROOT / "notebooks" / "10_shape_transfer.ipynb"))
 

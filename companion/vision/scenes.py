@@ -612,7 +612,9 @@ def neighbours_accuracy(known: Tensor, labels: Tensor, asked: Tensor, answers: T
     return float((votes.argmax(1) == answers).float().mean())
 
 
-def cue_accuracies(seed: int, pictures: int, size: int, *, neighbours: int = 15) -> dict[str, float]:
+def cue_accuracies(
+    seed: int, pictures: int, size: int, *, neighbours: int = 15, difficulty: Difficulty | None = None
+) -> dict[str, float]:
     """How often does each of the :func:`cheap_cues` name the class of an ordinary picture?
 
     Half of the pictures are known, the others are asked for: see :func:`neighbours_accuracy`.
@@ -625,7 +627,7 @@ def cue_accuracies(seed: int, pictures: int, size: int, *, neighbours: int = 15)
         Known pictures that vote.
     """
     classes = torch.randint(0, CLASSES, (pictures,), generator=generator(seed, "cues", "classes"))
-    drawn = draw_scenes(classes, classes, generator(seed, "cues", "scenes"))
+    drawn = draw_scenes(classes, classes, generator(seed, "cues", "scenes"), difficulty=difficulty)
     known, asked = slice(None, pictures // 2), slice(pictures // 2, None)
     return {
         cue: neighbours_accuracy(values[known], classes[known], values[asked], classes[asked], k=neighbours)

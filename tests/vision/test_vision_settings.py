@@ -136,12 +136,16 @@ def test_what_a_later_stage_needs_is_refused_before_the_first_one(seen, machine,
             first(machine, {**seen, **wrong})
 
 
-def test_the_quick_scale_is_the_one_whose_premise_was_tried():
+def test_the_scales_are_those_whose_premise_was_tried():
     root = NOTEBOOK.parents[1]
     premise = runpy.run_path(str(root / "benchmarks" / "premise.py"))
     notebook = root / "notebooks" / "09_shape_subnetwork.ipynb"
-    quick = {name: ast.literal_eval(entry["default"]) for name, entry in parameters_of(notebook).items()}
-    quick |= resolve(notebook, [root / "params" / "quick.yaml"])
-    tried = premise["FIRST"] | premise["TRIED"]["quick"][0]
-    assert {name: quick[name] for name in tried} == tried
+    defaults = {name: ast.literal_eval(entry["default"]) for name, entry in parameters_of(notebook).items()}
+    for scale in ("quick", "vit"):
+        run = defaults | resolve(notebook, [root / "params" / f"{scale}.yaml"])
+        tried = premise["FIRST"] | premise["TRIED"][scale][0]
+        own = {name for name in tried if name.startswith("resnet") and run["classifier"] == "vit"}
+        assert {name: run[name] for name in tried if name not in own} == {
+            name: value for name, value in tried.items() if name not in own
+        }
     assert min(seed for _, seeds in premise["TRIED"].values() for seed in seeds) >= 1000
