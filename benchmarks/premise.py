@@ -47,7 +47,7 @@ _APART = {"pretraining_classes": "pairs and shapes"}
 _UPRIGHT = {"object_turn": 45.0, "flat_share": 0.35, "pretraining_steps": 1000, "search_steps": 400, **_SOFT}
 _CUES = {**_UPRIGHT, "pretraining_classes": "cues"}
 QUICK = {**_CUES, "flat_share": 0.5, "pretraining_steps": 1250}
-_TRANSFORMER = {**QUICK, "classifier": "vit", "vit_patch": 8, "dtype": "float32"}
+_TRANSFORMER = {**QUICK, "classifier": "vit", "vit_patch": 8, "vit_width": 96, "vit_layers": 4, "dtype": "float32"}
 VIT = {**_TRANSFORMER, "pretraining_pictures": 48000, "pretraining_steps": 10000, "pretraining_lr": 2e-3}
 
 TRIED: dict[str, tuple[dict[str, Any], Sequence[int]]] = {

@@ -1,7 +1,7 @@
 """The reference tables for the book: each joined from its parts into one file, before any page is read.
 
 ``results/<scale>/<table>/`` becomes ``_build/tables/<scale>/<table>.csv`` and ``.json``. Pages offer these, as in
-``../_build/tables/paper/10_shape_transfer.csv``, and depend on them: a new part makes them new, and the page with them.
+``../_build/tables/quick/10_shape_transfer.csv``, and depend on them: a new part makes them new, and the page with them.
 """
 
 from __future__ import annotations
