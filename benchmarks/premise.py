@@ -115,7 +115,7 @@ def measure(changes: Mapping[str, Any], seed: int, machine: Machine) -> dict[str
     row |= stages.table(stages.transfers(machine, found, conditions=["new_head"])).iloc[0][["shape_bias"]].to_dict()
     holds = [row[name] <= bound if side == "at most" else row[name] >= bound for name, (side, bound) in PREMISE.items()]
     shown = (*PREMISE, "head_ordinary", "density")
-    return {"seed": seed, **{name: row[name] for name in shown}, "holds": "yes" if all(holds) else "no"}
+    return {"seed": seed, "holds": "yes" if all(holds) else "no", **{name: row[name] for name in shown}}
 
 
 def main() -> None:
@@ -139,7 +139,9 @@ def main() -> None:
     if given.write:
         place = tables.folder("benchmark") / "premise.csv"
         if place.is_file():
-            table = pd.concat([pd.read_csv(place), table]).drop_duplicates(["setting", "seed"], keep="last")
+            table = pd.concat([table, pd.read_csv(place)]).drop_duplicates(["setting", "seed"])
+            in_order = pd.Categorical(table["setting"], list(TRIED))
+            table = table.assign(setting=in_order).sort_values(["setting", "seed"])
         told = {"premise": PREMISE, "first": FIRST, "changes": {name: changes for name, (changes, _) in TRIED.items()}}
         tables.write_benchmark("premise", table, parameters=told, began=began)
 
