@@ -192,8 +192,9 @@ def _weights_within(loaded: Any, wanted: Mapping[str, Tensor]) -> dict[str, Tens
     fitting: dict[str, dict[str, Tensor]] = {}
     nearest: tuple[int, str, dict[str, Tensor]] = (-1, "", {})
     for place, tensors in _sets_of_tensors(loaded):
-        first = next(iter(needed))
-        for prefix in sorted({"", *(name.removesuffix(first) for name in tensors if name.endswith(f".{first}"))}):
+        # From every name, since any one of them may be what the file lacks.
+        prefixes = {"", *(name.removesuffix(one) for name in tensors for one in needed if name.endswith(f".{one}"))}
+        for prefix in sorted(prefixes):
             own = {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
             where = f"{place}/{prefix}*" if place and prefix else place or f"{prefix}*"
             # Beside a prefix there may be other things; without one, another name is another architecture's.
