@@ -10,12 +10,11 @@ import io
 from pathlib import Path
 from typing import Any
 
-from reference import STATE, is_of, state
+from reference import keep
 from sphinx.application import Sphinx
 
 from companion.compare import published, shown
 from companion.lab import tables
-from sicore.files import write_text, written_aside
 
 FOLDER = Path("_build/beside_paper")
 """From the book's root."""
@@ -49,17 +48,9 @@ def contents(results: Path) -> dict[str, bytes]:
 
 
 def write(app: Sphinx) -> None:
-    """Write what is not there as it is."""
+    """Write what is not there as it is; remove what has gone."""
     root = Path(app.srcdir)
-    now = state(root)
-    if is_of(root / FOLDER, now):
-        return
-    for name, content in contents(root / "results").items():
-        target = root / FOLDER / name
-        if not target.is_file() or target.read_bytes() != content:
-            with written_aside(target) as temporary:
-                temporary.write_bytes(content)
-    write_text(root / FOLDER / STATE, now)
+    keep(root, FOLDER, lambda: contents(root / "results"))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from sphinx.environment import BuildEnvironment
 
 from companion.compare.statistics import far_off
 from companion.lab import tables
-from sicore.files import write_text
+from sicore.files import write_text, written_aside
 
 JOINED = Path("_build/tables")
 """From the book's root."""
-SOURCES = ("results", "runs/quick", "companion", "book/claims.yaml", "book/headlines.yaml")
+SOURCES = ("results", "runs/quick", "companion", "book/_ext", "book/claims.yaml", "book/headlines.yaml")
 """All that what is computed from tables depends on, from the book's root."""
 STATE = "state.txt"
 """In a folder of computed files: the sources from which they were made."""
@@ -44,9 +45,28 @@ def state(root: Path) -> str:
     return "\n".join(found) + "\n"
 
 
-def is_of(folder: Path, now: str) -> bool:
-    """Was what lies in a folder made from the sources as they are now?"""
-    return (folder / STATE).is_file() and (folder / STATE).read_text(encoding="utf-8") == now
+def keep(root: Path, folder: Path, contents: Callable[[], Mapping[str, bytes]]) -> None:
+    """Have a folder of files that are computed from the sources, and no others; compute them where the sources changed.
+
+    Parameters
+    ----------
+    folder
+        From the book's root. A file that is there as it is stays as old as it is, with the pages that depend on it.
+    contents
+        Computes path in the folder -> what is in it.
+    """
+    now, kept = state(root), root / folder / STATE
+    if kept.is_file() and kept.read_text(encoding="utf-8") == now:
+        return
+    found = {root / folder / name: content for name, content in contents().items()}
+    for target, content in found.items():
+        if not target.is_file() or target.read_bytes() != content:
+            with written_aside(target) as temporary:
+                temporary.write_bytes(content)
+    for old in (root / folder).rglob("*.*"):
+        if old.is_file() and old not in {*found, kept}:
+            old.unlink()
+    write_text(kept, now)  # last, so that what was cut short is done again
 
 
 def depends_on_all(env: BuildEnvironment) -> None:
@@ -54,28 +74,21 @@ def depends_on_all(env: BuildEnvironment) -> None:
     env.note_dependency(str(Path(env.srcdir) / JOINED / STATE))
 
 
-def write(app: Sphinx) -> None:
-    """Write every table of the reference, where it is not there as it is; remove those that have gone."""
-    root, results = Path(app.srcdir), Path(app.srcdir) / "results"
-    now = state(root)
-    if is_of(root / JOINED, now):
-        return
-    there = set()
+def contents(results: Path) -> dict[str, bytes]:
+    """Every table of the reference, and its record."""
+    found = {}
     for scale in sorted(path.name for path in results.glob("*") if path.is_dir()):
         for name in tables.names(scale, root=results):
             told = tables.record(name, scale, root=results, marks=far_off)
-            for ending, text in (
-                ("csv", tables.text(name, scale, root=results, marks=far_off)),
-                ("json", json.dumps(told, indent=1) + "\n"),
-            ):
-                target = root / JOINED / scale / f"{name}.{ending}"
-                there.add(target)
-                if not target.is_file() or target.read_text(encoding="utf-8") != text:
-                    write_text(target, text)
-    for old in (root / JOINED).glob("*/*.*"):
-        if old not in there:
-            old.unlink()
-    write_text(root / JOINED / STATE, now)
+            found[f"{scale}/{name}.csv"] = tables.text(name, scale, root=results, marks=far_off).encode()
+            found[f"{scale}/{name}.json"] = (json.dumps(told, indent=1) + "\n").encode()
+    return found
+
+
+def write(app: Sphinx) -> None:
+    """Write what is not there as it is; remove what has gone."""
+    root = Path(app.srcdir)
+    keep(root, JOINED, lambda: contents(root / "results"))
 
 
 def place(root: Path, name: str, ending: str = "csv") -> str:
