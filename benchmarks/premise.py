@@ -47,8 +47,15 @@ _APART = {"pretraining_classes": "pairs and shapes"}
 _UPRIGHT = {"object_turn": 45.0, "flat_share": 0.35, "pretraining_steps": 1000, "search_steps": 400, **_SOFT}
 _CUES = {**_UPRIGHT, "pretraining_classes": "cues"}
 QUICK = {**_CUES, "flat_share": 0.5, "pretraining_steps": 1250}
-_TRANSFORMER = {**QUICK, "classifier": "vit", "vit_patch": 8, "vit_width": 96, "vit_layers": 4, "dtype": "float32"}
-VIT = {**_TRANSFORMER, "pretraining_pictures": 48000, "pretraining_steps": 10000, "pretraining_lr": 2e-3}
+
+
+def _transformer(pictures: int, steps: int, lr: float) -> dict[str, Any]:
+    """Changes for the small transformer on the pictures of ``quick``, by the length and rate of its pretraining."""
+    return {
+        **QUICK, "classifier": "vit", "vit_patch": 8, "vit_width": 96, "vit_layers": 4, "dtype": "float32",
+        "pretraining_pictures": pictures, "pretraining_steps": steps, "pretraining_lr": lr,
+    }  # fmt: skip
+
 
 TRIED: dict[str, tuple[dict[str, Any], Sequence[int]]] = {
     "first": ({}, [1000]),
@@ -82,22 +89,12 @@ TRIED: dict[str, tuple[dict[str, Any], Sequence[int]]] = {
     # The class of a textured object is its texture, whatever its shape; that of a plain one is its shape.
     "quick": (QUICK, range(1000, 1008)),
     # A small transformer on these pictures: how long, and at which rate?
-    "transformer, 2500 steps": (
-        {**_TRANSFORMER, "pretraining_pictures": 24000, "pretraining_steps": 2500, "pretraining_lr": 1e-3}, [1000],
-    ),
-    "transformer, 5000 steps at 0.003": (
-        {**_TRANSFORMER, "pretraining_pictures": 32000, "pretraining_steps": 5000, "pretraining_lr": 3e-3}, [1000],
-    ),
-    "transformer, 8000 steps": (
-        {**_TRANSFORMER, "pretraining_pictures": 32000, "pretraining_steps": 8000, "pretraining_lr": 1e-3}, [1000],
-    ),
-    "transformer, 8000 steps at 0.002": (
-        {**_TRANSFORMER, "pretraining_pictures": 32000, "pretraining_steps": 8000, "pretraining_lr": 2e-3}, [1000],
-    ),
-    "transformer, 10000 steps": (
-        {**_TRANSFORMER, "pretraining_pictures": 48000, "pretraining_steps": 10000, "pretraining_lr": 1e-3}, [1000],
-    ),
-    "vit": (VIT, [1000]),
+    "transformer, 2500 steps": (_transformer(24000, 2500, 1e-3), [1000]),
+    "transformer, 5000 steps at 0.003": (_transformer(32000, 5000, 3e-3), [1000]),
+    "transformer, 8000 steps": (_transformer(32000, 8000, 1e-3), [1000]),
+    "transformer, 8000 steps at 0.002": (_transformer(32000, 8000, 2e-3), [1000]),
+    "transformer, 10000 steps": (_transformer(48000, 10000, 1e-3), [1000]),
+    "vit": (_transformer(48000, 10000, 2e-3), [1000]),
 }  # fmt: skip
 """Name -> changes, seeds. Tried in this order."""
 
@@ -140,8 +137,10 @@ def main() -> None:
         place = tables.folder("benchmark") / "premise.csv"
         if place.is_file():
             table = pd.concat([table, pd.read_csv(place)]).drop_duplicates(["setting", "seed"])
-            in_order = pd.Categorical(table["setting"], list(TRIED))
-            table = table.assign(setting=in_order).sort_values(["setting", "seed"])
+            order = list(TRIED)
+            table = table.sort_values("seed").sort_values(
+                "setting", key=lambda one: one.map(order.index), kind="stable"
+            )
         told = {"premise": PREMISE, "first": FIRST, "changes": {name: changes for name, (changes, _) in TRIED.items()}}
         tables.write_benchmark("premise", table, parameters=told, began=began)
 

@@ -625,6 +625,8 @@ def cue_accuracies(
         How many pictures are drawn, and their side in pixels.
     neighbours
         Known pictures that vote.
+    difficulty
+        How the pictures are drawn, as in :func:`draw_scenes`.
     """
     classes = torch.randint(0, CLASSES, (pictures,), generator=generator(seed, "cues", "classes"))
     drawn = draw_scenes(classes, classes, generator(seed, "cues", "scenes"), difficulty=difficulty)
