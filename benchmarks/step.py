@@ -66,8 +66,10 @@ def operations(
 class Stage:
     """Data and starting points of one stage, and its variants as ``steps -> None``."""
 
-    def __init__(self, stage: str, n_layer: int, K: int, numbers: int = NUMBERS, all_positions: bool = False) -> None:
-        self.stage, self.K, self.numbers, self.all_positions = stage, K, numbers, all_positions
+    def __init__(
+        self, stage: str, n_layer: int, K: int, numbers: int = NUMBERS, all_positions: bool = False, batch: int = BATCH
+    ) -> None:
+        self.stage, self.K, self.numbers, self.all_positions, self.batch = stage, K, numbers, all_positions, batch
         self.models = [gpt2(vocab=numbers + 1, n_layer=n_layer, seed=k).eval() for k in range(K)]
         self.fresh = [gpt2(vocab=numbers + 1, n_layer=n_layer, seed=100 + k).eval() for k in range(K)]
         self.names = si.maskable(self.models[0], include="transformer.h.*")
@@ -80,11 +82,13 @@ class Stage:
 
     def data(self, steps: int) -> ar.Samples:
         orders = [si.generator(k, "order") for k in range(self.K)]
-        return ar.samples(self.sets, self.f, p=P, numbers=self.numbers, batch=BATCH, steps=steps, generators=orders)
+        return ar.samples(
+            self.sets, self.f, p=P, numbers=self.numbers, batch=self.batch, steps=steps, generators=orders
+        )
 
-    def run_stack(self, steps: int, losses, dtype: torch.dtype) -> si.Trained:
+    def run_stack(self, steps: int, losses, dtype: torch.dtype, resume: si.Resume | None = None) -> si.Trained:
         data = self.data(steps)
-        common, watch = {"steps": steps, "lr": LR}, si.Watch(every=steps)
+        common, watch = {"steps": steps, "lr": LR, "resume": resume}, si.Watch(every=steps)
         if self.stage == "base":
             return si.train(losses, si.stack(self.models), data, clip=CLIP, watch=watch, **common)
         if self.stage == "discovery":

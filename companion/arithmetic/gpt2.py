@@ -9,13 +9,13 @@ tests hold the two against each other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from companion.arithmetic.compiled import operations
+from companion.arithmetic.operations import Embedding, Kept
 from sicore.masking import Params
 from sicore.seeding import derive, seeded
 from sicore.training import check_counts
@@ -84,45 +84,20 @@ class Dropout:
             for index in self.active:
                 self.generators[index].manual_seed(derive(self.seeds[index], "dropout", step))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Zero a share p of ``x`` [K, ...] and scale the rest by 1 / (1 - p)."""
+    def keep(self, shape: Sequence[int]) -> Kept | None:
+        """Draw for a tensor [K, ...] of this shape; None without dropout."""
         if not self.p:
-            return x
+            return None
+        scale = 1 / (1 - self.p)
         if self.shared:
-            drawn = torch.rand(x.shape, device=x.device, generator=self.generators[0])
-            return x * (drawn >= self.p).to(x.dtype).mul_(1 / (1 - self.p))
-        count = x[0].numel()
-        bits = torch.empty(len(x), -(-count // 4), dtype=torch.int64, device=x.device)
+            stream = self.generators[0]
+            return Kept(torch.rand(shape, device=stream.device, generator=stream), self.p, scale)
+        count = math.prod(shape[1:])
+        bits = torch.empty(shape[0], -(-count // 4), dtype=torch.int64)
         for row, index in zip(bits, self.active, strict=True):
             row.random_(-(2**63), None, generator=self.generators[index])
-        threshold = min(round(self.p * 65536) - 32768, 32767)
-        keep = bits.view(torch.int16)[:, :count].reshape(x.shape) >= threshold
-        return x * keep.to(x.dtype).mul_(1 / (1 - self.p))
-
-
-class _GELU(torch.autograd.Function):
-    """GPT-2's ``gelu_new``, through a sigmoid: ``x * sigmoid(x (c + d x^2))``.
-
-    The same function as ``gelu(x, approximate="tanh")``, since 1 + tanh(u) = 2 sigmoid(2u).
-    On a CPU torch's tanh takes several times as long as its sigmoid.
-    """
-
-    C = 2 * math.sqrt(2 / math.pi)
-    D = 0.044715 * C
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        wide = x.float()
-        gate = torch.mul(wide, wide).mul_(_GELU.D).add_(_GELU.C).mul_(wide).sigmoid_()
-        ctx.save_for_backward(x, gate)
-        return (wide * gate).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        x, gate = ctx.saved_tensors
-        wide = x.float()
-        slope = torch.mul(wide, wide).mul_(3 * _GELU.D).add_(_GELU.C).mul_(wide)
-        return torch.ops.aten.sigmoid_backward(slope, gate).add_(gate).mul_(grad).to(x.dtype)
+        least = min(round(self.p * 65536) - 32768, 32767)
+        return Kept(bits.view(torch.int16)[:, :count].reshape(shape), least, scale)
 
 
 def stacked_gpt2(
@@ -145,15 +120,15 @@ def stacked_gpt2(
         [K, B, T] token numbers.
     all_positions
         Return logits at every position, [K, B, T, V]; otherwise only at the last,
-        [K, B, V], and the last layer's queries and MLP are computed only there.
+        [K, B, V], and the last layer's projection and MLP are computed only there.
     dropout
         Active dropout, or None for evaluation.
     dtype
         Type of the matrix products and of the activations between them. Attention, the
         activation function and normalisation compute in float32 either way.
     """
-    h = _hidden(params, tokens, n_head, all_positions, dropout, dtype)  # [K, B * S, D]
-    logits = torch.bmm(h, params[EMBEDDING].to(dtype).transpose(1, 2))
+    embedding = operations(params[EMBEDDING], dtype).Embedding(params[EMBEDDING])
+    logits = embedding.logits(_hidden(params, embedding, tokens, n_head, all_positions, dropout, dtype))
     return logits.view(*tokens.shape, -1) if all_positions else logits
 
 
@@ -168,7 +143,7 @@ def stacked_gpt2_loss(
 ) -> Tensor:
     """Cross-entropy of K GPT-2 models, [K]: the mean over a model's targets.
 
-    The same as ``F.cross_entropy`` of the logits of :func:`stacked_gpt2`, in fewer passes over them.
+    The same as ``F.cross_entropy`` of the logits of :func:`stacked_gpt2`.
 
     Parameters
     ----------
@@ -177,93 +152,41 @@ def stacked_gpt2_loss(
     params, tokens, n_head, dropout, dtype
         As for :func:`stacked_gpt2`.
     """
-    h = _hidden(params, tokens, n_head, targets.dim() == 3, dropout, dtype)  # [K, N, D]
-    return _CrossEntropy.apply(h, params[EMBEDDING], targets.flatten(1)).mean(1)
-
-
-class _CrossEntropy(torch.autograd.Function):
-    """Cross-entropy of ``h`` [K, N, D] times the embedding [K, V, D], at targets [K, N]: one loss a row, [K, N].
-
-    The logits are the largest tensor of a step. With them, torch's own functions write four tensors of
-    their size in float32 (logits, their log-softmax, and a gradient of each), this one two; and the embedding's
-    gradient needs no transposing.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, embedding: Tensor, targets: Tensor) -> Tensor:
-        weight, places = embedding.to(h.dtype), targets[..., None]
-        logits = torch.bmm(h, weight.transpose(1, 2)).float()  # [K, N, V]
-        largest = logits.amax(-1, keepdim=True)
-        wanted = logits.gather(-1, places) - largest
-        exponentials = logits.sub_(largest).exp_()
-        total = exponentials.sum(-1, keepdim=True)
-        ctx.save_for_backward(h, weight, places, exponentials, total)
-        ctx.dtype = embedding.dtype
-        return (total.log() - wanted).squeeze(-1)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        h, weight, places, exponentials, total = ctx.saved_tensors
-        grad = grad[..., None]
-        of_logits = (exponentials * (grad / total)).scatter_add_(-1, places, -grad).to(h.dtype)  # softmax minus target
-        of_embedding = None
-        if ctx.needs_input_grad[1]:  # not in a search, where it is constant
-            of_embedding = torch.bmm(of_logits.transpose(1, 2), h).to(ctx.dtype)
-        return torch.bmm(of_logits, weight), of_embedding, None
+    embedding = operations(params[EMBEDDING], dtype).Embedding(params[EMBEDDING])
+    h = _hidden(params, embedding, tokens, n_head, targets.dim() == 3, dropout, dtype)
+    return embedding.cross_entropy(h, targets.flatten(1)).mean(1)
 
 
 def _hidden(
-    params: Params, tokens: Tensor, n_head: int, all_positions: bool, dropout: Dropout | None, dtype: torch.dtype
-) -> Tensor:
+    params: Params, embedding: Embedding, tokens: Tensor, n_head: int, all_positions: bool, dropout: Dropout | None,
+    dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
     """What the head reads, after the last norm: [K, B * T, D], or [K, B, D] at the last position."""
     K, B, T = tokens.shape
-    drop: Callable[[Tensor], Tensor] = dropout if dropout is not None else lambda x: x
     w = {name.removeprefix("transformer."): tensor for name, tensor in params.items()}
     n_layer = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("h."))
-    V, D = w["wte.weight"].shape[1:]
-    dh = D // n_head
+    D = w["wte.weight"].shape[2]
+    op = operations(w["wte.weight"], dtype)
 
-    def matrix(name: str) -> tuple[Tensor, Tensor]:  # [K, in, out], [K, 1, out]
-        return w[f"{name}.weight"].to(dtype), w[f"{name}.bias"][:, None].to(dtype)
+    def linear(x: Tensor, name: str) -> Tensor:  # [K, N, in] -> [K, N, out]
+        return torch.baddbmm(w[f"{name}.bias"][:, None].to(dtype), x, w[f"{name}.weight"].to(dtype))
 
-    def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # [K, N, in] -> [K, N, out]
-        return torch.baddbmm(bias, x, weight)
+    def kept(*shape: int) -> Kept | None:
+        return dropout.keep(shape) if dropout is not None else None
 
-    def norm(x: Tensor, name: str) -> Tensor:  # [K, N, D] -> [K, N, D]
-        scale, shift = w[f"{name}.weight"][:, None].to(dtype), w[f"{name}.bias"][:, None].to(dtype)
-        return torch.addcmul(shift, F.layer_norm(x, (D,)), scale)
+    def add_norm(x: Tensor, delta: Tensor, name: str) -> tuple[Tensor, Tensor]:  # [K, N, D] each
+        return op.add_norm(x, delta, kept(*x.shape), w[f"{name}.weight"], w[f"{name}.bias"])
 
-    # Looked up in float32: the gradient of a token's row is a sum over the batch.
-    offsets = torch.arange(K, device=tokens.device)[:, None, None] * V
-    x = F.embedding(tokens + offsets, w["wte.weight"].reshape(K * V, D))  # [K, B, T, D]
-    x = drop((x + w["wpe.weight"][:, None, :T]).to(dtype)).reshape(K, B * T, D)
+    x = (embedding.rows(tokens) + w["wpe.weight"][:, None, :T]).to(dtype).view(K, B * T, D)
+    x, h = add_norm(torch.zeros_like(x), x, "h.0.ln_1")
     for layer in range(n_layer):
-        last = layer == n_layer - 1 and not all_positions
-        h = norm(x, f"h.{layer}.ln_1")
-        weight, bias = matrix(f"h.{layer}.attn.c_attn")
-        if last:  # keys and values everywhere, the query only at the last position
-            S, x, top = 1, x.view(K, B, T, D)[:, :, -1], h.view(K, B, T, D)[:, :, -1]
-            (wq, wkv), (bq, bkv) = weight.split((D, 2 * D), dim=-1), bias.split((D, 2 * D), dim=-1)
-            q = linear(top, wq, bq).float().view(K, B, 1, n_head, dh)
-            k, v = linear(h, wkv, bkv).float().view(K, B, T, 2, n_head, dh).unbind(3)
-        else:
-            S = T
-            q, k, v = linear(h, weight, bias).float().view(K, B, T, 3, n_head, dh).unbind(3)
-        mixed = attention(q, k, v, drop).to(dtype)
-        x = x + drop(linear(mixed.reshape(K, B * S, D), *matrix(f"h.{layer}.attn.c_proj")))
-        h = linear(norm(x, f"h.{layer}.ln_2"), *matrix(f"h.{layer}.mlp.c_fc"))
-        h = _GELU.apply(h)
-        x = x + drop(linear(h, *matrix(f"h.{layer}.mlp.c_proj")))
-    return norm(x, "ln_f")
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
-    """Causal attention: q [K, B, S, H, d] at the last S of T positions, k and v [K, B, T, H, d].
-
-    By sums instead of batched products: with three positions the products are too small for a matrix kernel.
-    """
-    S, T = q.shape[2], k.shape[2]
-    scores = (q[:, :, :, None] * k[:, :, None]).sum(-1) / math.sqrt(q.shape[-1])  # [K, B, S, T, H]
-    future = torch.ones(S, T, dtype=torch.bool, device=q.device).triu(T - S + 1)
-    weights = drop(scores.masked_fill(future[..., None], -math.inf).softmax(3))
-    return (weights[..., None] * v[:, :, None]).sum(3)  # [K, B, S, H, d]
+        rows = linear(h, f"h.{layer}.attn.c_attn").view(K, B, T, 3 * D)
+        S = T
+        if layer == n_layer - 1 and not all_positions:  # from here on, only the last position
+            S, x = 1, x.view(K, B, T, D)[:, :, -1]
+        mixed = op.attention(rows, S, n_head, kept(K, B, S, T, n_head)).view(K, B * S, D)
+        x, h = add_norm(x, linear(mixed, f"h.{layer}.attn.c_proj"), f"h.{layer}.ln_2")
+        h = op.gelu(linear(h, f"h.{layer}.mlp.c_fc"))
+        next_norm = f"h.{layer + 1}.ln_1" if layer + 1 < n_layer else "ln_f"
+        x, h = add_norm(x, linear(h, f"h.{layer}.mlp.c_proj"), next_norm)
+    return h

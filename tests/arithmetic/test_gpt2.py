@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from companion.arithmetic.gpt2 import EMBEDDING, Dropout, gpt2, stacked_gpt2, stacked_gpt2_loss
+from companion.arithmetic.operations import dropped
 from sicore.stacks import stack
 
 NUMBERS = 13
@@ -178,11 +179,15 @@ def test_gpt2_sizes_out_of_range_are_named(name, value):
         gpt2(**{"vocab": 5, "n_layer": 1, "n_embd": 8, "n_head": 2, name: value})
 
 
+def apply(drop, x):
+    return dropped(x, drop.keep(x.shape))
+
+
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_dropout_keeps_its_share_and_scales_the_rest(p):
     drop = Dropout(p, [11, 12])
     drop.start(0, torch.arange(2))
-    out = drop(torch.ones(2, 40_000))
+    out = apply(drop, torch.ones(2, 40_000))
     kept = out != 0
     assert torch.allclose(out[kept], torch.tensor(1 / (1 - p)))
     for share in kept.float().mean(1):
@@ -192,7 +197,7 @@ def test_dropout_keeps_its_share_and_scales_the_rest(p):
 def test_dropout_rate_is_even_over_positions_and_neighbours_are_independent():
     drop = Dropout(0.5, list(range(400)))
     drop.start(3, torch.arange(400))
-    kept = (drop(torch.ones(400, 7, 3)) != 0).reshape(400, 21).float()
+    kept = (apply(drop, torch.ones(400, 7, 3)) != 0).reshape(400, 21).float()
     assert float((kept.mean(0) - 0.5).abs().max()) < 0.12
     correlation = torch.corrcoef(kept.T) - torch.eye(21)
     assert float(correlation.abs().max()) < 0.25
@@ -201,7 +206,7 @@ def test_dropout_rate_is_even_over_positions_and_neighbours_are_independent():
 def drawn(seeds, active, step, p=0.3, calls=2):
     drop = Dropout(p, seeds)
     drop.start(step, torch.tensor(active))
-    return torch.stack([drop(torch.ones(len(active), 5, 9)) for _ in range(calls)], dim=1)
+    return torch.stack([apply(drop, torch.ones(len(active), 5, 9)) for _ in range(calls)], dim=1)
 
 
 def test_dropout_depends_on_seed_and_step_only():
@@ -218,18 +223,18 @@ def test_dropout_depends_on_seed_and_step_only():
 def test_dropout_restarts_its_stream_at_every_step():
     drop, active, x = Dropout(0.5, [1]), torch.arange(1), torch.ones(1, 64)
     drop.start(0, active)
-    first = drop(x)
+    first = apply(drop, x)
     drop.start(1, active)
-    drop(x), drop(x)
+    apply(drop, x), apply(drop, x)
     drop.start(0, active)
-    assert torch.equal(drop(x), first)
+    assert torch.equal(apply(drop, x), first)
 
 
 def test_dropout_gradient_is_its_mask():
     drop = Dropout(0.4, [1])
     drop.start(0, torch.arange(1))
     x = torch.randn(1, 50).requires_grad_()
-    out = drop(x)
+    out = apply(drop, x)
     out.sum().backward()
     assert torch.allclose(x.grad, torch.where(out != 0, 1 / 0.6, 0.0))
 
@@ -238,7 +243,7 @@ def test_dropout_of_zero_is_the_identity():
     drop = Dropout(0.0, [1])
     drop.start(0, torch.arange(1))
     x = torch.randn(1, 5)
-    assert drop(x) is x
+    assert apply(drop, x) is x
 
 
 @pytest.mark.parametrize("p", [1.0, -0.1, 2, float("nan")])
@@ -250,7 +255,7 @@ def test_dropout_out_of_range_is_named(p):
 def test_dropout_close_to_one_drops_nearly_everything():
     drop = Dropout(1 - 1e-7, [0])
     drop.start(0, torch.arange(1))
-    assert int((drop(torch.ones(1, 10_000)) != 0).sum()) < 10
+    assert int((apply(drop, torch.ones(1, 10_000)) != 0).sum()) < 10
 
 
 def test_dropout_acts_inside_the_stacked_model(tiny_gpt2, rng):
