@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 PICTURES := $(filter %_scenes.ipynb %_shape_subnetwork.ipynb %_shape_transfer.ipynb,$(NOTEBOOKS))
+READ := _config.yml _toc.yml book notebooks results runs params sicore companion workflow benchmarks pyproject.toml
 CHROMIUM := chromium chromium-browser google-chrome google-chrome-stable
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -10,7 +11,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 book: setup ## run the experiments at the quick scale with seeds of your own, then build the book into _build/html
 	$(MAKE) --no-print-directory -j 2 own-pictures own-arithmetic
-	$(BIN)/jupyter-book build . -W -n --keep-going
+	@if [ -e _build/built ] && [ -z "$$(find $(READ) -type f -newer _build/built -not -name '*.pyc' -print -quit)" ]; then \
+		echo "nothing that the book is made of has changed: _build/html/index.html"; \
+	else \
+		mkdir -p _build && touch _build/began && \
+		$(BIN)/jupyter-book build . -W -n --keep-going && mv _build/began _build/built; \
+	fi
 
 # Two experiments, which share nothing: while one has a single network to train, the other has the second core.
 own-arithmetic own-pictures: own-%: setup

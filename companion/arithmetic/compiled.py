@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -46,7 +47,9 @@ def built() -> bool:
         else:
             build(library)
     except (ImportError, OSError, RuntimeError) as error:
-        print(f"no compiled operations, so training is slower: {str(error).splitlines()[0]}", file=sys.stderr)
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = next((line for line in lines if "error:" in line), lines[0])
+        print(f"Training is slower without its compiled operations: {reason}", file=sys.stderr)
         return False
     return True
 
@@ -69,6 +72,8 @@ def build(library: Path) -> None:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where a machine has no GPU
     from torch.utils import cpp_extension
 
+    if shutil.which(compiler := cpp_extension.get_cxx_compiler()) is None:
+        raise OSError(f"there is no C++ compiler {compiler!r}")
     library.parent.mkdir(parents=True, exist_ok=True)
     path = os.environ.get("PATH", "")
     with tempfile.TemporaryDirectory(dir=library.parent) as place:

@@ -84,14 +84,13 @@ class Dropout:
             for index in self.active:
                 self.generators[index].manual_seed(derive(self.seeds[index], "dropout", step))
 
-    def keep(self, shape: Sequence[int]) -> Kept | None:
+    def keep(self, shape: Sequence[int], device: str | torch.device = "cpu") -> Kept | None:
         """Draw for a tensor [K, ...] of this shape; None without dropout."""
         if not self.p:
             return None
         scale = 1 / (1 - self.p)
         if self.shared:
-            stream = self.generators[0]
-            return Kept(torch.rand(shape, device=stream.device, generator=stream), self.p, scale)
+            return Kept(torch.rand(shape, device=device, generator=self.generators[0]), self.p, scale)
         count = math.prod(shape[1:])
         bits = torch.empty(shape[0], -(-count // 4), dtype=torch.int64)
         for row, index in zip(bits, self.active, strict=True):
@@ -172,7 +171,7 @@ def _hidden(
         return torch.baddbmm(w[f"{name}.bias"][:, None].to(dtype), x, w[f"{name}.weight"].to(dtype))
 
     def kept(*shape: int) -> Kept | None:
-        return dropout.keep(shape) if dropout is not None else None
+        return dropout.keep(shape, tokens.device) if dropout is not None else None
 
     def add_norm(x: Tensor, delta: Tensor, name: str) -> tuple[Tensor, Tensor]:  # [K, N, D] each
         return op.add_norm(x, delta, kept(*x.shape), w[f"{name}.weight"], w[f"{name}.bias"])

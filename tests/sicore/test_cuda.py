@@ -13,6 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import sicore as si
+from companion.arithmetic import operations
 from companion.arithmetic import task as ar
 from companion.arithmetic.gpt2 import Dropout, gpt2
 from sicore._replay import Replay
@@ -112,11 +113,12 @@ def test_a_replayed_step_is_warmed_up_recorded_once_and_told_the_step():
 def test_dropout_of_a_shared_stream_zeroes_its_share_and_keeps_the_mean():
     dropout = Dropout(0.25, [0])
     dropout.shared = True
-    dropped = dropout(torch.ones(4, 100_000))
+    ones = torch.ones(4, 100_000)
+    dropped = operations.dropped(ones, dropout.keep(ones.shape))
     share = (dropped == 0).float().mean()
     assert abs(float(share) - 0.25) < 0.005  # 4 standard errors: 0.0027
     assert dropped.max() == pytest.approx(1 / 0.75)
-    assert not torch.equal(dropped, dropout(torch.ones(4, 100_000)))
+    assert not torch.equal(dropped, operations.dropped(ones, dropout.keep(ones.shape)))
 
 
 def ten_steps(stage, device, capture):
