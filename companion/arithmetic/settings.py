@@ -43,11 +43,13 @@ TRANSFER = {
     "steps": "transfer_steps", "batch": "transfer_batch", "lr": "transfer_lr", "weight_decay": "transfer_weight_decay",
     "dropout": "transfer_dropout", "clip": "transfer_clip clip", "every": "transfer_every", "dtype": "dtype",
 }  # fmt: skip
+BASE_OPTIONAL = {"patience": "base_patience"}
+SEARCH_OPTIONAL = {"weight_decay": "discovery_weight_decay", "skip_temperature": "discovery_skip_temperature"}
 OPTIONAL = {
     "conditions": "conditions", "epochs": "transfer_epochs", "all_positions": "transfer_all_positions",
     "inherit": "inherit", "freeze": "freeze",
 }  # fmt: skip
-"""Settings of a transfer that stay at their defaults where a notebook has no such parameter."""
+"""These three: settings that stay at their defaults where a notebook has no such parameter; the last of a transfer."""
 
 
 VARIED = {
@@ -111,14 +113,16 @@ def _check_chain(
     if not _has(BASE, parameters):  # n_layers are varied
         return
     device = machine.device.split(":")[0]
-    with named(BASE):
-        base = Base(**_settings(BASE, machine, parameters), device=device, seed=seeds[0])
+    with named(BASE | BASE_OPTIONAL):
+        base = Base(
+            **_settings(_all(BASE, BASE_OPTIONAL, parameters), machine, parameters), device=device, seed=seeds[0]
+        )
         stages.check_memory(base, machine)
         base.split()
     if not _has(SEARCH, parameters):
         return
-    with named(BASE | SEARCH):
-        source = Search(**_settings(SEARCH, machine, parameters), base=base)
+    with named(BASE | SEARCH | SEARCH_OPTIONAL):
+        source = Search(**_settings(_all(SEARCH, SEARCH_OPTIONAL, parameters), machine, parameters), base=base)
         stages.check_memory(source, machine)
         source.split()
     if not _has(TRANSFER, parameters):
@@ -151,7 +155,8 @@ def _has(names: Mapping[str, str], parameters: Mapping[str, Any]) -> bool:
 
 def base(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     """Settings of :func:`companion.arithmetic.stages.base_models`, after a :func:`check` of the parameters."""
-    found = _settings(BASE, machine, changed(parameters, changes, BASE))
+    given = changed(parameters, changes, BASE | BASE_OPTIONAL)
+    found = _settings(_all(BASE, BASE_OPTIONAL, given), machine, given)
     # Not n_layer where a notebook has n_layers: every value of these is checked, under this name.
     check(machine, {**parameters, **{name: value for name, value in changes.items() if name in parameters}})
     return found
@@ -159,7 +164,8 @@ def base(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dic
 
 def search(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     """Settings of :func:`companion.arithmetic.stages.subnetworks`."""
-    return _settings(SEARCH, machine, changed(parameters, changes, SEARCH))
+    given = changed(parameters, changes, SEARCH | SEARCH_OPTIONAL)
+    return _settings(_all(SEARCH, SEARCH_OPTIONAL, given), machine, given)
 
 
 def transfer(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
@@ -169,9 +175,13 @@ def transfer(machine: Machine, parameters: Mapping[str, Any], **changes: Any) ->
     no result, and a ``transfer_clip`` of 0 means that gradients are not clipped.
     """
     given = changed(parameters, changes, TRANSFER | OPTIONAL)
-    some = {setting: name for setting, name in OPTIONAL.items() if name in given}
-    found = _settings(TRANSFER | some, machine, given)
+    found = _settings(_all(TRANSFER, OPTIONAL, given), machine, given)
     return found | {"clip": found["clip"] or None, "target": 1.0 if found.get("epochs") else None}
+
+
+def _all(names: Mapping[str, str], optional: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, str]:
+    """The names, and of the optional ones those that are given."""
+    return {**names, **{setting: name for setting, name in optional.items() if name in given}}
 
 
 def _settings(names: Mapping[str, str], machine: Machine, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,9 @@ class Base:
     """A base model: GPT-2, trained from scratch on ``computation`` (paper, section 4).
 
     The defaults are the paper's settings, but for stopping: training ends when the accuracy
-    on validation pairs reaches ``target``, in place of ten epochs without a lower loss.
+    on validation pairs reaches ``target``. The paper's way, ten epochs without a lower loss, is ``patience`` above 0:
+    training ends after so many evaluations without a lower loss on validation pairs, and the lowest one's network is
+    kept; it counts as one that has learned its task if it has reached ``target``.
     ``train_pairs``, ``validation_pairs`` and ``test_pairs`` are disjoint.
 
     Models stay on a plateau for a time that differs much from seed to seed. With ``limit``
@@ -63,6 +65,7 @@ class Base:
     all_positions: bool = True
     every: int = 1000
     target: float | None = 0.999
+    patience: int = 0
     dtype: str = "float32"
     device: str = "cpu"
     stack: int = 0
@@ -75,6 +78,10 @@ class Base:
         _check(self)
         if isinstance(self.limit, bool) or not isinstance(self.limit, int) or not 0 <= self.limit <= self.steps:
             raise ValueError(f"limit = {self.limit!r}: expected 1 to steps = {self.steps}, or 0 for no limit")
+        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 0:
+            raise ValueError(
+                f"patience = {self.patience!r}: expected 1 or more evaluations, or 0 to stop at target = {self.target}"
+            )
         derive(self.seed)
 
     @classmethod
@@ -83,7 +90,7 @@ class Base:
         return cls(**spec)
 
     def json(self) -> dict[str, Any]:
-        return without_neutral(vars(self), stack=0)
+        return without_neutral(vars(self), stack=0, patience=0)
 
     def build(self, seed: int) -> nn.Module:
         """The network, newly initialised."""

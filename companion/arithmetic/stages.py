@@ -97,7 +97,7 @@ def base_models(machine: Machine, seeds: Iterable[int], **settings: Any) -> list
     Returns
     -------
     list
-        With a ``limit`` above 0, without those that have not reached ``target`` after so many steps;
+        With a ``limit`` or a ``patience`` above 0, without those that have not reached ``target`` by then;
         ``RuntimeError`` when none is left.
     """
     seeds, device = list(seeds), machine.device.split(":")[0]
@@ -112,14 +112,17 @@ def base_models(machine: Machine, seeds: Iterable[int], **settings: Any) -> list
     if bases and not kept:
         one = specs[0]
         raise RuntimeError(
-            f"no base model of the seeds {seeds} reached target = {one.target} within limit = {one.limit} steps"
+            f"no base model of the seeds {seeds} reached target = {one.target} within "
+            + (f"limit = {one.limit} steps" if one.limit else f"{one.steps} steps with patience = {one.patience}")
         )
     return kept
 
 
 def _learned(base: BaseModel) -> bool:
-    target = base.spec.target
-    return not base.spec.limit or target is None or base.meta["history"][-1]["accuracy"] >= target
+    target, history = base.spec.target, base.meta["history"]
+    if base.spec.patience and target is not None:
+        return min(history, key=lambda row: row["validation_loss"])["accuracy"] >= target
+    return not base.spec.limit or target is None or history[-1]["accuracy"] >= target
 
 
 def subnetworks(machine: Machine, bases: Sequence[BaseModel], **settings: Any) -> list[Found]:
@@ -420,14 +423,20 @@ def _train_bases(specs: list[Spec], machine: Machine, progress: Any) -> None:
     params = moved(stack([run.build(seed=derive(run.seed, "base")) for run in runs]), device)
     check = Accuracy(_stacked(split, 1, device), computation, one)
 
+    def measure(params: Params, context: Params, step: int, active: Tensor) -> dict[str, Tensor]:
+        found = {"accuracy": check(params, active)}
+        return found | {"validation_loss": check.loss(params, active)} if one.patience else found
+
+    if one.patience:
+        watch = Watch(
+            measure, one.every, metric="validation_loss", maximise=False, patience=one.patience, keep_best=True
+        )  # fmt: skip
+    else:
+        watch = Watch(measure, one.every, metric="accuracy", target=one.target)
     trained = train(
         ar.losses(n_head=one.n_head, all_positions=one.all_positions, dropout=dropout, dtype=DTYPES[one.dtype]),
         params, data, steps=one.steps, lr=one.lr, weight_decay=one.weight_decay, linear_decay=True,
-        limit=one.limit or None, clip=one.clip,
-        watch=Watch(
-            lambda params, context, step, active: {"accuracy": check(params, active)}, one.every,
-            metric="accuracy", target=one.target,
-        ),
+        limit=one.limit or None, clip=one.clip, watch=watch,
         resume=Resume(checkpoint("base", specs, machine), progress=progress),
         run=Run(keep_going=True, streams=dropout.generators),
     )  # fmt: skip
@@ -634,6 +643,12 @@ class Accuracy:
 
     def __call__(self, params: Params, active: Tensor) -> Tensor:
         return accuracy(self.predict(params, active), self.answers[active])
+
+    def loss(self, params: Params, active: Tensor) -> Tensor:
+        """What the base is trained to lower, without dropout and in float32, [k]."""
+        losses = ar.losses(n_head=self.base.n_head, all_positions=self.base.all_positions)
+        inputs = ar.tokens(self.pairs[active], self.base.numbers)
+        return losses(params, {"index": active}, (inputs, self.answers[active]), 0)
 
 
 def _stacked(split: Sequence[Sequence[Tensor]], part: int, device: torch.device) -> Tensor:

@@ -50,6 +50,8 @@ IN_PARTS = (
     "shared_tasks", "penalties", "n_layers", "draws",
 )  # fmt: skip
 """Lists whose values have rows of their own, so that a run with some of them does a part of what one with all does."""
+LATER = {"base_patience": 0, "discovery_weight_decay": 0.0, "discovery_skip_temperature": False}
+"""Parameters that notebooks got after the first runs were kept, and the value that those had."""
 WRITTEN_HERE = ("run", "far_off")
 """Columns that are added when a table is read."""
 
@@ -356,7 +358,7 @@ def _other_settings(parameters: Mapping[str, Any], reference: Mapping[str, Any])
         for name, value in parameters.items()
         if name not in (*WITHOUT_EFFECT, *IN_PARTS, "device", "scale")
         and not name.endswith("seeds")
-        and value != reference.get(name, none)
+        and value != reference.get(name, LATER.get(name, none))
     ]
 
 

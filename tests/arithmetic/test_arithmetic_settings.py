@@ -16,7 +16,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 # Set by the stage or by the notebook itself, or left at the paper's value.
 ELSEWHERE = {
     Base: {"device", "stack", "seed", "weight_decay"},
-    Search: {"base", "final_temperature", "initial_logit", "skip_temperature", "weight_decay", "complete"},
+    Search: {"base", "final_temperature", "initial_logit", "complete"},
     Transfer: {"source", "copied", "behaviour", "inherit", "freeze", "draw"},
 }
 OF_THE_STAGE = {"candidates", "epochs"}
@@ -66,6 +66,21 @@ def test_a_parameter_reaches_its_setting_and_a_change_wins(parameters, machine):
     assert settings.search(machine, marked)["computation"] == "a^2"
     assert settings.transfer(machine, marked)["batch"] == 17
     assert settings.transfer(machine, marked, transfer_batch=3)["batch"] == 3
+
+
+def test_what_only_some_notebooks_have_reaches_its_setting_too(parameters, machine):
+    marked = {**parameters, "base_patience": 4, "discovery_weight_decay": 0.01, "discovery_skip_temperature": True}
+    assert settings.base(machine, marked)["patience"] == 4
+    searched = settings.search(machine, marked)
+    assert (searched["weight_decay"], searched["skip_temperature"]) == (0.01, True)
+    plain = {**defaults("03"), "n_layer": 2}
+    assert "patience" not in settings.base(machine, plain)
+    assert settings.base(machine, plain, base_patience=4)["patience"] == 4
+    assert not {"weight_decay", "skip_temperature"} & set(settings.search(machine, plain))
+    with pytest.raises(ValueError, match="base_patience = -1"):
+        settings.base(machine, {**marked, "base_patience": -1})
+    with pytest.raises(ValueError, match=r"discovery_weight_decay = -0\.5"):
+        settings.base(machine, {**marked, "discovery_weight_decay": -0.5})
 
 
 def test_a_change_of_what_is_no_parameter_is_named(parameters, machine):

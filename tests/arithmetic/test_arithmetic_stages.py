@@ -816,6 +816,8 @@ def test_pairs_are_drawn_once_and_stay_as_they_are(made):
         ({"steps": 0}, "steps = 0"),
         ({"limit": 31}, "limit = 31: expected 1 to steps = 30"),
         ({"limit": -1}, "limit = -1"),
+        ({"patience": -1}, "patience = -1: expected 1 or more evaluations"),
+        ({"patience": 1.5}, "patience = 1.5"),
         ({"batch": 0}, "batch = 0"),
         ({"every": 2.5}, "every = 2.5"),
         ({"validation_pairs": 0}, "validation_pairs = 0"),
@@ -1079,6 +1081,30 @@ def test_bases_and_masks_have_a_row_a_seed_and_little_of_one_that_was_given_up(m
     assert table["density"].tolist()[:-1] == [one.subnetwork.density for one in found]
     assert table["subtask_accuracy"].tolist()[:-1] == [one.meta["accuracy"] for one in found]
     assert table.iloc[-1].drop(["seed", "n_layer"]).isna().all()
+
+
+def test_patience_keeps_the_network_with_the_lowest_validation_loss_and_stops_after_it(tmp_path):
+    settings = {**BASE, "steps": 3000, "lr": 2e-2, "train_pairs": 20, "patience": 3, "target": None}
+    (base,) = ex.base_models(open_machine(tmp_path), [0], **settings)
+    losses = base.history.validation_loss
+    assert len(losses) == losses.idxmin() + 4 < 300, "three more evaluations, and no more"
+    assert base.history.step.tolist() == [10 * (k + 1) for k in range(len(losses))]
+    pairs = base.spec.split()[1]
+    answers = pairs[:, 0] * (1 + pairs[:, 1]) % 5
+    inputs = torch.cat([pairs, torch.full_like(pairs[:, :1], 12)], dim=1)
+    model = base.spec.build(seed=0).eval()
+    model.load_state_dict(base.params, strict=False)
+    targets = torch.cat([inputs[:, 1:], answers[:, None]], dim=1)
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(model(inputs).logits.flatten(0, 1), targets.flatten())
+    assert float(expected) == pytest.approx(losses.min(), rel=1e-4)
+
+
+def test_with_patience_too_a_base_that_has_not_learned_is_left_out(tmp_path):
+    settings = {**BASE, "patience": 2}
+    with pytest.raises(RuntimeError, match=r"target = 1.0 within 30 steps with patience = 2"):
+        ex.base_models(open_machine(tmp_path), [0], **settings, target=1.0)
+    assert len(ex.base_models(open_machine(tmp_path), [0], **settings, target=0.0)) == 1
 
 
 def test_base_model_that_has_not_learned_by_the_limit_is_left_out(made, tmp_path):

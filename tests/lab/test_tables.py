@@ -550,6 +550,14 @@ def test_a_run_of_other_settings_has_no_reference_and_says_which(reference, caps
     assert tables.differing(RUN | parameters, RUN) == [name]
 
 
+def test_a_parameter_that_came_later_had_its_neutral_value_before(reference, capsys):
+    reference()
+    for name, value in tables.LATER.items():
+        assert tables.beside("x", RUN | {name: value}) is not None
+        assert tables.beside("x", RUN | {name: 7}) is None
+        assert tables.differing(RUN | {name: 7}, RUN | {name: 7}) == []
+
+
 def test_a_run_of_a_part_leaves_other_starts_in_and_other_numbers_of_samples_out(reference):
     reference()
     part = RUN | {"conditions": ["b"], "n_disambiguation": [9]}
