@@ -118,13 +118,14 @@ HUGE = {"int": 10**12, "float": 1e300}
 ZERO = {
     "workers", "stack", "seeds", "few_seeds", "tradeoff_seeds", "complete_seeds", "check_base_seeds", "draws",
     "base_dropout", "base_target", "base_limit", "penalty", "penalties", "complete_penalty", "n_disambiguation",
-    "few_counts", "transfer_weight_decay", "transfer_dropout", "transfer_epochs", "transfer_clip",
+    "few_counts", "transfer_weight_decay", "transfer_dropout", "transfer_epochs", "transfer_clip", "base_patience",
+    "discovery_weight_decay",
 }  # fmt: skip
 """A value of 0 is meant."""
 ANY_SIZE = {
     "seeds", "few_seeds", "draws", "workers", "stack", "stages", "clip", "transfer_clip", "base_lr", "discovery_lr",
     "transfer_lr", "base_every", "discovery_every", "transfer_every", "penalty", "penalties", "complete_penalty",
-    "transfer_weight_decay",
+    "transfer_weight_decay", "base_patience", "discovery_weight_decay",
 }  # fmt: skip
 """Without an upper end: a search or a training may come to nothing, and says so."""
 
