@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 book: setup ## run the experiments at the quick scale with seeds of your own, then build the book into _build/html
 	$(MAKE) --no-print-directory -j 2 own-pictures own-arithmetic
-	@if [ -e _build/built ] && [ -z "$$(find $(READ) -type f -newer _build/built -not -name '*.pyc' -print -quit)" ]; then \
+	@if [ -e _build/built ] && [ -z "$$(find $(READ) -type f -newer _build/built -not -name '*.pyc' -not -path 'runs/smoke/*' -print -quit)" ]; then \
 		echo "nothing that the book is made of has changed: _build/html/index.html"; \
 	else \
 		mkdir -p _build && touch _build/began && \

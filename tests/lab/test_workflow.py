@@ -85,8 +85,12 @@ def here(monkeypatch):
 def test_the_projects_own_runs_can_be_planned(given, here):
     jobs = runs.plan(given)
     assert jobs
-    scale = {"params/smoke.yaml": "smoke"}.get(given.get("file"), "paper" if "runs" in given else "quick")
+    scales = {"params/smoke.yaml": {"smoke"}}.get(given.get("file"), {"quick"})
+    if "runs" in given:
+        scales = {"paper", "paper-trained-on", "paper-released-search"}
+    assert {job.values["scale"] for job in jobs.values()} == scales
     for name, job in jobs.items():
+        scale = job.values["scale"]
         takes_a_device = "device" in parameters_of(ROOT / job.run.notebook)
         assert job.gpus == (takes_a_device and given.get("device") == "cuda")
         assert job.done == f"runs/{scale}/{name}.done"
@@ -110,10 +114,28 @@ def test_the_reference_is_the_quick_scale_with_many_seeds_of_which_none_is_the_r
 
 
 def test_the_papers_list_has_every_depth(here):
-    depths = [
-        job.values["n_layers"] for job in runs.plan({"runs": "params/runs.yaml"}).values() if "layers" in job.done
+    jobs = [job for job in runs.plan({"runs": "params/runs.yaml"}).values() if "layers" in job.done]
+    assert [job.values["n_layers"] for job in jobs if job.values["scale"] == "paper"] == [
+        [2],
+        [4],
+        [6],
+        [8],
+        [10],
+        [12],
     ]
-    assert depths == [[2], [4], [6], [8], [10], [12]]
+    assert {len(job.values["depth_starts"]) for job in jobs} == {7}
+
+
+def test_what_is_changed_to_explain_the_lead_is_changed_alone(here):
+    jobs = runs.plan({"runs": "params/runs.yaml"})
+    plain = jobs["2-layers"].values
+    for name, changes in {
+        "2-layers-trained-on": {"base_limit", "base_patience"},
+        "2-layers-released-search": {"discovery_weight_decay", "discovery_skip_temperature"},
+    }.items():
+        values = jobs[name].values
+        differing = {key for key in values if values[key] != plain.get(key)}
+        assert differing == changes | {"scale", "n_disambiguation"}
 
 
 def test_some_of_the_runs_can_be_asked_for_by_name(here):
