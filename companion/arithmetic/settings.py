@@ -43,13 +43,14 @@ TRANSFER = {
     "steps": "transfer_steps", "batch": "transfer_batch", "lr": "transfer_lr", "weight_decay": "transfer_weight_decay",
     "dropout": "transfer_dropout", "clip": "transfer_clip clip", "every": "transfer_every", "dtype": "dtype",
 }  # fmt: skip
+# What OPTIONAL is for a transfer, for a base model and for a search:
 BASE_OPTIONAL = {"patience": "base_patience"}
 SEARCH_OPTIONAL = {"weight_decay": "discovery_weight_decay", "skip_temperature": "discovery_skip_temperature"}
 OPTIONAL = {
     "conditions": "conditions", "epochs": "transfer_epochs", "all_positions": "transfer_all_positions",
     "inherit": "inherit", "freeze": "freeze",
 }  # fmt: skip
-"""These three: settings that stay at their defaults where a notebook has no such parameter; the last of a transfer."""
+"""Settings of a transfer that stay at their defaults where a notebook has no such parameter."""
 
 
 VARIED = {
