@@ -180,12 +180,12 @@ def agreement(steps: int = 100, K: int = 4) -> None:
 
 KINDS = {
     "matrix products": ("bmm", "baddbmm"),
+    "compiled (GELU, norms, attention, loss)": ("sicore_gpt2",),
     "optimiser and clipping": ("_fused_adamw_", "linalg_vector_norm", "Optimizer"),
     "copies and changes of type": ("copy_", "_to_copy", "cat", "contiguous", "clone"),
-    "layer norm": ("native_layer_norm", "addcmul"),
-    "sigmoids (GELU, soft masks)": ("sigmoid",),
+    "soft masks": ("sigmoid",),
     "frozen weights": ("bitwise",),
-    "sums, products, softmax (attention, GELU, loss)": (
+    "sums and products": (
         "mul",
         "sum",
         "softmax",
