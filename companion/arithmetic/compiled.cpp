@@ -204,6 +204,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets) {
     for (int64_t row = k * N; row < (k + 1) * N; ++row) {
       T* x = at<T>(logits, row * V);
       int64_t target = at<int64_t>(targets)[row];
+      TORCH_CHECK_INDEX(target >= 0 && target < V, "Target ", target, " is out of bounds.");
       float largest = -INFINITY, total = 0, wanted = get(x[target]);
       #pragma omp simd reduction(max : largest)
       for (int64_t i = 0; i < V; ++i) largest = std::max(largest, get(x[i]));

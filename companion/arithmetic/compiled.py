@@ -28,6 +28,7 @@ from companion.arithmetic.operations import Kept
 
 SOURCE = Path(__file__).with_name("compiled.cpp")
 NAME = "sicore_gpt2"  # the namespace in the source
+_WHOLE = (None, 0, 1.0)  # a draw of no dropout
 FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fopenmp"]
 
 
@@ -93,11 +94,11 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def add_norm(x: Tensor, delta: Tensor, kept: Kept | None, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    return _AddNorm.apply(x, delta, *(kept or (None, 0, 1.0)), weight, bias)
+    return _AddNorm.apply(x, delta, *(kept or _WHOLE), weight, bias)
 
 
 def attention(rows: Tensor, positions: int, n_head: int, kept: Kept | None) -> Tensor:
-    return _Attention.apply(rows, positions, n_head, *(kept or (None, 0, 1.0)))
+    return _Attention.apply(rows, positions, n_head, *(kept or _WHOLE))
 
 
 class Embedding(plain.Embedding):

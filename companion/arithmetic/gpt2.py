@@ -126,8 +126,8 @@ def stacked_gpt2(
         Type of the matrix products and of the activations between them. Attention, the
         activation function and normalisation compute in float32 either way.
     """
-    embedding = operations(params[EMBEDDING], dtype).Embedding(params[EMBEDDING])
-    logits = embedding.logits(_hidden(params, embedding, tokens, n_head, all_positions, dropout, dtype))
+    h, embedding = _hidden(params, tokens, n_head, all_positions, dropout, dtype)
+    logits = embedding.logits(h)
     return logits.view(*tokens.shape, -1) if all_positions else logits
 
 
@@ -151,21 +151,20 @@ def stacked_gpt2_loss(
     params, tokens, n_head, dropout, dtype
         As for :func:`stacked_gpt2`.
     """
-    embedding = operations(params[EMBEDDING], dtype).Embedding(params[EMBEDDING])
-    h = _hidden(params, embedding, tokens, n_head, targets.dim() == 3, dropout, dtype)
+    h, embedding = _hidden(params, tokens, n_head, targets.dim() == 3, dropout, dtype)
     return embedding.cross_entropy(h, targets.flatten(1)).mean(1)
 
 
 def _hidden(
-    params: Params, embedding: Embedding, tokens: Tensor, n_head: int, all_positions: bool, dropout: Dropout | None,
-    dtype: torch.dtype,
-) -> Tensor:  # fmt: skip
-    """What the head reads, after the last norm: [K, B * T, D], or [K, B, D] at the last position."""
+    params: Params, tokens: Tensor, n_head: int, all_positions: bool, dropout: Dropout | None, dtype: torch.dtype
+) -> tuple[Tensor, Embedding]:
+    """What the head reads, after the last norm, [K, B * T, D], or [K, B, D] at the last position; and the head."""
     K, B, T = tokens.shape
     w = {name.removeprefix("transformer."): tensor for name, tensor in params.items()}
     n_layer = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("h."))
     D = w["wte.weight"].shape[2]
     op = operations(w["wte.weight"], dtype)
+    embedding = op.Embedding(w["wte.weight"])
 
     def linear(x: Tensor, name: str) -> Tensor:  # [K, N, in] -> [K, N, out]
         return torch.baddbmm(w[f"{name}.bias"][:, None].to(dtype), x, w[f"{name}.weight"].to(dtype))
@@ -188,4 +187,4 @@ def _hidden(
         h = op.gelu(linear(h, f"h.{layer}.mlp.c_fc"))
         next_norm = f"h.{layer + 1}.ln_1" if layer + 1 < n_layer else "ln_f"
         x, h = add_norm(x, linear(h, f"h.{layer}.mlp.c_proj"), next_norm)
-    return h
+    return h, embedding

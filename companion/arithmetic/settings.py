@@ -115,15 +115,13 @@ def _check_chain(
         return
     device = machine.device.split(":")[0]
     with named(BASE | BASE_OPTIONAL):
-        base = Base(
-            **_settings(_all(BASE, BASE_OPTIONAL, parameters), machine, parameters), device=device, seed=seeds[0]
-        )
+        base = Base(**_settings(BASE, BASE_OPTIONAL, machine, parameters), device=device, seed=seeds[0])
         stages.check_memory(base, machine)
         base.split()
     if not _has(SEARCH, parameters):
         return
     with named(BASE | SEARCH | SEARCH_OPTIONAL):
-        source = Search(**_settings(_all(SEARCH, SEARCH_OPTIONAL, parameters), machine, parameters), base=base)
+        source = Search(**_settings(SEARCH, SEARCH_OPTIONAL, machine, parameters), base=base)
         stages.check_memory(source, machine)
         source.split()
     if not _has(TRANSFER, parameters):
@@ -157,7 +155,7 @@ def _has(names: Mapping[str, str], parameters: Mapping[str, Any]) -> bool:
 def base(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     """Settings of :func:`companion.arithmetic.stages.base_models`, after a :func:`check` of the parameters."""
     given = changed(parameters, changes, BASE | BASE_OPTIONAL)
-    found = _settings(_all(BASE, BASE_OPTIONAL, given), machine, given)
+    found = _settings(BASE, BASE_OPTIONAL, machine, given)
     # Not n_layer where a notebook has n_layers: every value of these is checked, under this name.
     check(machine, {**parameters, **{name: value for name, value in changes.items() if name in parameters}})
     return found
@@ -166,7 +164,7 @@ def base(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dic
 def search(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     """Settings of :func:`companion.arithmetic.stages.subnetworks`."""
     given = changed(parameters, changes, SEARCH | SEARCH_OPTIONAL)
-    return _settings(_all(SEARCH, SEARCH_OPTIONAL, given), machine, given)
+    return _settings(SEARCH, SEARCH_OPTIONAL, machine, given)
 
 
 def transfer(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
@@ -176,15 +174,14 @@ def transfer(machine: Machine, parameters: Mapping[str, Any], **changes: Any) ->
     no result, and a ``transfer_clip`` of 0 means that gradients are not clipped.
     """
     given = changed(parameters, changes, TRANSFER | OPTIONAL)
-    found = _settings(_all(TRANSFER, OPTIONAL, given), machine, given)
+    found = _settings(TRANSFER, OPTIONAL, machine, given)
     return found | {"clip": found["clip"] or None, "target": 1.0 if found.get("epochs") else None}
 
 
-def _all(names: Mapping[str, str], optional: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, str]:
-    """The names, and of the optional ones those that are given."""
-    return {**names, **{setting: name for setting, name in optional.items() if name in given}}
-
-
-def _settings(names: Mapping[str, str], machine: Machine, given: Mapping[str, Any]) -> dict[str, Any]:
-    found = settings(names, given)
+def _settings(
+    names: Mapping[str, str], optional: Mapping[str, str], machine: Machine, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the names stand for, and the optional ones that are given."""
+    some = {setting: name for setting, name in optional.items() if name in given}
+    found = settings({**names, **some}, given)
     return found | {"dtype": machine.dtype(found["dtype"])}

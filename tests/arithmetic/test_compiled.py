@@ -94,6 +94,13 @@ def test_cross_entropy_is_torchs(rng, dtype):
     assert_alike(lambda module, *given: module.Embedding(given[1]).cross_entropy(given[0], targets), [h, weight], dtype)
 
 
+@pytest.mark.parametrize("target", [-1, 5])
+def test_a_target_that_is_no_token_is_refused_and_nothing_is_read_there(target):
+    for module in (operations, compiled):
+        with pytest.raises(IndexError, match=f"Target {target} is out of bounds"):
+            module.Embedding(torch.zeros(1, 5, 4)).cross_entropy(torch.zeros(1, 1, 4), torch.tensor([[target]]))
+
+
 def both_uses(module, weight, tokens):
     embedding = module.Embedding(weight)
     return embedding.cross_entropy(embedding.rows(tokens) * 2, tokens)
