@@ -5,7 +5,8 @@ One logit per weight is learned so that the network with masked weights solves t
     effective = source * soft + outside * (1 - soft)
     loss = task loss + penalty * sum(price)
 
-``soft``, ``price`` and the final mask are those of a mask family; ``outside`` is zero, or what the caller says.
+``soft``, ``price`` and the final mask are those of a mask family (:mod:`sicore.families`); ``outside`` is zero, or what
+the caller says, for instance fresh weights (:func:`sicore.transplant.redrawn`).
 Source: Zhang, Lepori & Pavlick (2023), section 3.1 and appendix B.
 """
 
@@ -20,9 +21,14 @@ import torch
 from torch import Tensor
 
 from sicore._tensors import check_tensors, listed, prefix_between
-from sicore.masking import ContinuousSparsification, Family, Params
+from sicore._windows import Windows
+from sicore.families import ContinuousSparsification, Family, Score
+from sicore.masking import Params
+from sicore.seeding import generator
 from sicore.stacks import Losses
 from sicore.training import Resume, Run, Trained, Watch, check_counts, train
+
+_MULTIPLIER = "the multiplier"  # among the logits, so that a checkpoint holds it; no parameter of a model has a space
 
 
 def discover(
@@ -34,8 +40,11 @@ def discover(
     steps: int,
     lr: float = 1e-3,
     penalty: float | Sequence[float] = 1e-7,
-    family: Family | None = None,
+    density: float | Sequence[float] | None = None,
+    family: Family | Score | None = None,
+    seeds: Sequence[int] | None = None,
     outside: Callable[[Any, Tensor], Params] | None = None,
+    complement: Losses | None = None,
     weight_decay: float = 0.0,
     clip: float | None = None,
     accuracy: Callable[[Params, Tensor], Tensor] | None = None,
@@ -58,11 +67,23 @@ def discover(
         Parameters to mask (see :func:`sicore.masking.maskable`).
     penalty
         lambda, for all or for each of the K searches.
+    density
+        Share of weights to keep, for all or for each; None for what the penalty brings. An augmented Lagrangian leads
+        there (Bhaskar et al. 2024, "Finding transformer circuits with edge pruning"): lambda, in units of ``penalty``,
+        rises while more is kept than a target that goes from the first density to this one over the first half of the
+        steps, and falls, below 0 if need be, while less is. At the end exactly this share is kept, the highest logits.
     family
-        How the mask is learned; the paper's :class:`sicore.masking.ContinuousSparsification` by default.
+        How the mask is learned (see :mod:`sicore.families`); the paper's
+        :class:`~sicore.families.ContinuousSparsification` by default. One that only ranks needs ``density``, and takes
+        no steps.
+    seeds
+        Of the noise that some families add to the logits, one for each search; 0, 1, ... by default.
     outside
         ``(step, active) -> parameter name -> [k, ...]``: what stands where the mask is 0, while it is searched.
         Masked names that it leaves out have zeros there; None for zeros everywhere, as in the paper.
+    complement
+        Losses of the rest of the network, ``source * (1 - soft)``, to be added: for instance its cross-entropy with a
+        uniform answer, which makes the subnetwork complete (nothing outside of it solves the subtask).
     weight_decay
         On the logits; the released code leaves AdamW's default of 0.01 on.
     accuracy
@@ -78,9 +99,9 @@ def discover(
     masks
         Parameter name -> boolean [K, ...].
     trained
-        The history has ``loss`` (of the task, without the penalty), ``density`` (of the hard mask), ``soft_mean``,
-        ``temperature`` (the family's schedule) and, with ``accuracy``, ``accuracy`` of the hard mask and
-        ``soft_accuracy``, both with zeros outside of the mask.
+        The history has ``loss`` (without the penalty), ``density`` (of the hard mask), ``soft_mean``, ``temperature``
+        (the family's schedule), with a set density ``penalty`` (the slow part of lambda), and with ``accuracy``
+        ``accuracy`` of the hard mask and ``soft_accuracy``, both with zeros outside of the mask.
 
     Raises
     ------
@@ -112,80 +133,182 @@ def discover(
     check_counts(steps=steps)
     # What is not masked is copied: losses may change running statistics, and the caller's are not theirs to change.
     source = {name: tensor.detach() if name in names else tensor.detach().clone() for name, tensor in source.items()}
-    first = source[names[0]]
-    lam = _penalties(penalty, len(first)).to(first.device)
+    first, K = source[names[0]], len(source[names[0]])
+    lam = _each("penalty", penalty, K).to(first.device)
+    wanted = None if density is None else _each("density", density, K).to(first.device)
+    if isinstance(family, Score):
+        return _ranked(losses, source, names, batches, wanted, family, accuracy)
     rest = [name for name in source if name not in names]
     types = {name: dtype or source[name].dtype for name in names}
     # As a table: the step may be a tensor, in a captured training step.
     schedule = torch.tensor([family.schedule(step, steps) for step in range(steps)], device=first.device)
+    logits = _logits(family, source, names)
+    total = sum(tensor[0].numel() for tensor in logits.values())
+    seeds = list(range(K)) if seeds is None else list(seeds)
+    if len(seeds) != K:
+        raise ValueError(f"seeds has {len(seeds)} values, one for each of {K} searches is expected")
+    noise = _noise(family, logits, seeds, steps)
 
-    def at(step: int | Tensor) -> Tensor:
-        # Not schedule[step]: that would wait for the value of a tensor.
-        return schedule[step] if isinstance(step, int) else schedule.index_select(0, step.view(1)).view(())
+    def noisy(name: str, logits: Params, step: int | Tensor, index: Tensor) -> Tensor:
+        return logits[name] if noise is None else logits[name] + noise(name, step, index)
+
+    context = {**source, **{f"short/{name}": source[name].to(types[name]) for name in names}, "penalty": lam}
+    context["schedule"] = schedule[[0, -1]].expand(K, 2)
+    if noise is not None:
+        context["seeds"] = torch.tensor(seeds, device=first.device)
+    if wanted is not None:
+        begin = _sums(family.soft(noisy(one, logits, 0, torch.arange(K)), schedule[0]) for one in names) / total
+        context["targets"] = torch.stack([begin, wanted], 1).log()  # [K, 2], the first and the last
+        logits[_MULTIPLIER] = torch.zeros(K, device=first.device)
+        ramp = 1 - (1 - torch.arange(steps, device=first.device) * 2 / steps).clamp(min=0).square()
+        # AdamW moves an entry by lr a step at most: the multiplier can come to 20 within the search.
+        gain = 20 / (lr * steps)
+
+    def at(step: int | Tensor, of: Tensor) -> Tensor:
+        # Not of[step]: that would wait for the value of a tensor.
+        return of[step] if isinstance(step, int) else of.index_select(0, step.view(1)).view(())
 
     def objective(logits: Params, context: Params, batch: Any, step: Any) -> Tensor:
-        T = at(step)
-        beside = outside(step, context["index"]) if outside is not None else {}
+        T, index = at(step, schedule), context["index"]
+        beside = outside(step, index) if outside is not None else {}
         check_tensors("what outside gives", beside)
-        if odd := beside.keys() - logits.keys():
+        if odd := beside.keys() - set(names):
             raise ValueError(f"outside gives {listed(sorted(odd))}, which is not masked; masked are {listed(names)}")
-        effective, prices = {name: context[name] for name in rest}, []
-        for name, tensor in logits.items():
-            soft = family.soft(tensor, T)
+        effective, prices, softs = {name: context[name] for name in rest}, [], []
+        without = dict(effective)
+        for name in names:
+            soft = family.soft(noisy(name, logits, step, index), T)
             weight = context[f"short/{name}"] * soft.to(types[name])
             effective[name] = weight + (beside[name] * (1 - soft)).to(types[name]) if name in beside else weight
-            prices.append(family.price(tensor, soft, T))
-        return _Priced.apply(losses(effective, context, batch, step), context["penalty"], *prices)
+            if complement is not None:
+                without[name] = context[f"short/{name}"] * (1 - soft).to(types[name])
+            prices.append(family.price(logits[name], soft, T))
+            softs.append(soft)
+        loss = losses(effective, context, batch, step)
+        if complement is not None:
+            loss = loss + complement(without, context, batch, step)
+        if wanted is None:
+            return _Priced.apply(loss, context["penalty"], None, None, *prices)
+        target = context["targets"][:, 0].lerp(context["targets"][:, 1], at(step, ramp))
+        # What is asked for is the mask at the end; in the first half only the soft one has a size.
+        kept = torch.where(
+            at(step, ramp) < 1, _sums(softs).detach(), _sums(family.hard(logits[name]) for name in names)
+        )
+        excess = ((kept / total).clamp(min=1 / total).log() - target).clamp(-3, 3)
+        # Its logarithm is moved, on both sides of 0, as nobody knows beforehand how large it has to be.
+        lam = context["penalty"] * (gain * logits[_MULTIPLIER].detach() + 5 * excess).sinh()
+        return _Priced.apply(loss, lam, logits[_MULTIPLIER], excess, *prices)
 
     def measure(logits: Params, context: Params, step: int, active: Tensor) -> dict[str, Tensor]:
         T = family.schedule(step - 1, steps)
-        hard = {name: family.hard(tensor) for name, tensor in logits.items()}
-        soft = {name: family.soft(tensor, T) for name, tensor in logits.items()}
-        total = sum(tensor[0].numel() for tensor in logits.values())
+        hard = {name: family.hard(logits[name]) for name in names}
+        soft = {name: family.soft(logits[name], T) for name in names}
         values: dict[str, Any] = {
-            "density": sum(mask.reshape(len(active), -1).sum(1) for mask in hard.values()) / total,
-            "soft_mean": sum(mask.reshape(len(active), -1).sum(1) for mask in soft.values()) / total,
+            "density": _sums(hard.values()) / total, "soft_mean": _sums(soft.values()) / total,
             "temperature": torch.full((len(active),), T),
-        }
+        }  # fmt: skip
+        if wanted is not None:
+            values["penalty"] = context["penalty"] * (gain * logits[_MULTIPLIER]).sinh()
         if accuracy is not None:
             others = {name: context[name] for name in rest}
             for label, masks in (("accuracy", hard), ("soft_accuracy", soft)):
                 values[label] = accuracy(others | {name: context[name] * masks[name] for name in masks}, active)
         return values
 
-    short = {f"short/{name}": source[name].to(types[name]) for name in names}
     trained = train(
-        objective, _logits(family, source, names), batches,
-        context={**source, **short, "penalty": lam, "schedule": schedule[[0, -1]].expand(len(first), 2)},
-        steps=steps, lr=lr, weight_decay=weight_decay, clip=clip, watch=Watch(measure, every), resume=resume, run=run,
+        objective, logits, batches, context=context, steps=steps, lr=lr, weight_decay=weight_decay, clip=clip,
+        watch=Watch(measure, every), resume=resume, run=run,
     )  # fmt: skip
     _warn_of_collapse(trained, lam, lr, steps)
-    return {name: family.hard(tensor) for name, tensor in trained.params.items()}, trained
+    found = {name: trained.params[name] for name in names}
+    return _highest(found, wanted) if wanted is not None else {
+        name: family.hard(one) for name, one in found.items()
+    }, trained
+
+
+def _noise(family: Family, logits: Params, seeds: Sequence[int], steps: int) -> Windows | None:
+    """What is added to the logits at every step; None for a family without noise."""
+    if family.noise(torch.full((1,), 0.5)) is None:
+        return None
+    rngs = [generator(seed, "mask noise") for seed in seeds]
+    size = max(tensor[0].numel() for tensor in logits.values()) + 2**18
+    smallest = torch.finfo(torch.float32).tiny
+    uniform = [torch.rand(size, generator=rng, dtype=torch.float64).clamp_(min=smallest) for rng in rngs]
+    table = torch.as_tensor(family.noise(torch.stack(uniform))).float().to(next(iter(logits.values())).device)
+    return Windows(
+        dict.fromkeys(logits, table), {name: tensor.shape[1:] for name, tensor in logits.items()}, steps, rngs
+    )
 
 
 class _Priced(torch.autograd.Function):
     """The task's loss, with the gradient of ``loss + penalty * sum(price)``.
 
     The sum's value is never needed, and its gradient is the penalty everywhere: nothing is added up. ``loss`` and
-    ``penalty`` are [K], each of ``prices`` [K, ...].
+    ``penalty`` are [K], each of ``prices`` [K, ...]. The multiplier, [K] or None, climbs where ``excess`` is positive.
     """
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, penalty: Tensor, *prices: Tensor) -> Tensor:
-        ctx.save_for_backward(penalty)
+    def forward(
+        ctx: Any, loss: Tensor, penalty: Tensor, multiplier: Tensor | None, excess: Tensor | None, *prices: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(penalty, excess)
         ctx.shapes = [price.shape for price in prices]
         return loss.clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (penalty,) = ctx.saved_tensors
+        penalty, excess = ctx.saved_tensors
         each = grad * penalty
-        return grad, None, *(each.view(-1, *[1] * (len(shape) - 1)).expand(shape) for shape in ctx.shapes)
+        climb = None if excess is None else -grad * excess
+        return grad, None, climb, None, *(each.view(-1, *[1] * (len(shape) - 1)).expand(shape) for shape in ctx.shapes)
 
 
-def _check(family: Family, source: Params, names: Sequence[str]) -> None:
+def _sums(tensors: Iterable[Tensor]) -> Tensor:
+    """The sum over all entries of all tensors, [K, ...] each: [K]."""
+    return torch.stack([tensor.reshape(len(tensor), -1).sum(1) for tensor in tensors]).sum(0)
+
+
+def _highest(scores: Params, density: Tensor) -> Params:
+    """Masks of the highest scores over all tensors together: of each model the share ``density``, [K], to a weight."""
+    flat = torch.cat([score.reshape(len(density), -1) for score in scores.values()], 1)
+    keep = torch.zeros_like(flat, dtype=torch.bool)
+    order = flat.argsort(dim=1, descending=True, stable=True)
+    for k, size in enumerate((density.double() * flat.shape[1]).round().long().tolist()):
+        keep[k, order[k, :size]] = True
+    parts = keep.split([score[0].numel() for score in scores.values()], 1)
+    return {name: part.reshape(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
+
+
+def _ranked(
+    losses: Losses, source: Params, names: Sequence[str], batches: Callable[[int, Tensor], Any], density: Tensor | None,
+    family: Score, accuracy: Callable[[Params, Tensor], Tensor] | None,
+) -> tuple[Params, Trained]:  # fmt: skip
+    """The weights of the highest scores."""
+    if density is None:
+        raise ValueError(f"family = {family!r} ranks weights: it needs density, the share of weights to keep")
+    K = len(density)
+    active = torch.arange(K, device=density.device)
+    weights = {name: source[name].detach().clone().requires_grad_() for name in names}
+    gradients = {name: torch.zeros_like(source[name]) for name in names}
+    for step in range(family.batches):
+        loss = losses({**source, **weights}, {**source, "index": active}, batches(step, active), step)
+        for name, gradient in zip(names, torch.autograd.grad(loss.sum(), list(weights.values())), strict=True):
+            gradients[name] += gradient / family.batches
+    scores = {name: family.score(source[name].detach(), gradients[name]) for name in names}
+    masks = _highest(scores, density)
+    total = sum(tensor[0].numel() for tensor in scores.values())
+    shares = _sums(masks.values()) / total
+    history = [{"model": k, "step": 0, "density": share} for k, share in enumerate(shares.tolist())]
+    if accuracy is not None:
+        found = accuracy({**source, **{name: source[name] * masks[name] for name in names}}, active)
+        history = [{**row, "accuracy": value} for row, value in zip(history, found.tolist(), strict=True)]
+    return masks, Trained(scores, [0] * K, history)
+
+
+def _check(family: Family | Score, source: Params, names: Sequence[str]) -> None:
     check_tensors("source", source)
-    if isinstance(family, type) or not all(callable(getattr(family, name, None)) for name in _METHODS):
+    methods = ("score",) if isinstance(family, Score) else _METHODS
+    if isinstance(family, type) or not all(callable(getattr(family, name, None)) for name in methods):
         given = f"the class {family.__name__}" if isinstance(family, type) else repr(family)
         raise TypeError(
             f"family is {given}: expected a value with the methods {', '.join(_METHODS)}, for example "
@@ -203,7 +326,7 @@ def _check(family: Family, source: Params, names: Sequence[str]) -> None:
             )
 
 
-_METHODS = ("start", "schedule", "soft", "hard", "price")
+_METHODS = ("start", "schedule", "noise", "soft", "hard", "price")
 
 
 def _warn_of_collapse(search: Trained, penalty: Tensor, lr: float, steps: int) -> None:
@@ -237,15 +360,17 @@ def _logits(family: Family, source: Params, names: Iterable[str]) -> Params:
     return logits
 
 
-def _penalties(penalty: float | Sequence[float], K: int) -> Tensor:
-    """lambda of each of K searches, [K], checked."""
+def _each(name: str, given: float | Sequence[float], K: int) -> Tensor:
+    """A number for each of K searches, [K], checked."""
     try:
-        values = torch.as_tensor(penalty, dtype=torch.float64).tolist()
+        values = torch.as_tensor(given, dtype=torch.float64).tolist()
     except (TypeError, ValueError) as error:
-        raise ValueError(f"penalty = {penalty!r}: expected a number, or one for each of {K} searches") from error
+        raise ValueError(f"{name} = {given!r}: expected a number, or one for each of {K} searches") from error
     values = values if isinstance(values, list) else [values] * K
     if len(values) != K:
-        raise ValueError(f"penalty has {len(values)} values, one for each of {K} searches is expected")
-    if not all(0 <= value < math.inf for value in values):
-        raise ValueError(f"penalty = {penalty!r}: expected finite numbers of 0 or more")
+        raise ValueError(f"{name} has {len(values)} values, one for each of {K} searches is expected")
+    if name == "penalty" and not all(0 <= value < math.inf for value in values):
+        raise ValueError(f"penalty = {given!r}: expected finite numbers of 0 or more")
+    if name == "density" and not all(0 < value <= 1 for value in values):
+        raise ValueError(f"density = {given!r}: expected shares of the weights, above 0 and at most 1")
     return torch.tensor(values, dtype=torch.float32)

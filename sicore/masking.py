@@ -1,4 +1,4 @@
-"""Which parameters can be masked, and how a mask is learned.
+"""Which parameters can be masked.
 
 A model is an ordinary ``nn.Module``; a mask is a dictionary from parameter names to
 tensors of the parameters' shapes. Nothing is wrapped. The two equations that the
@@ -7,17 +7,15 @@ rest of the package applies are::
     effective = source * soft + outside * (1 - soft)  # in a search
     effective = where(mask, source, free)             # in use
 
-``soft`` is the mask family's, a value that the search is given (:class:`Family`).
+``soft`` is the mask family's, a value that the search is given (:mod:`sicore.families`).
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -254,118 +252,3 @@ def _computed(model: nn.Module) -> dict[str, tuple[list[str], str]]:
                     remedy = f"torch.nn.utils.{way}(layer, {attribute!r})"
                     found[dot + attribute] = [dot + attribute + ending for ending in endings], remedy
     return found
-
-
-class Family(Protocol):
-    """A way to learn a mask: what :func:`sicore.discovery.discover` asks of one.
-
-    A family is a small frozen value, and its methods depend on their arguments alone. What is trained are its
-    *logits*, one for every weight: tensors [K, ...] of the stacked weights' shapes, whose K rows no method may mix.
-    :class:`ContinuousSparsification` is one; a new one needs these five methods and nothing else.
-    """
-
-    def start(self, weight: Tensor) -> Tensor:
-        """Initial logits for a stacked weight tensor [K, ...], of its shape, in float32."""
-
-    def schedule(self, step: int, steps: int) -> float:
-        """What changes over a search of ``steps`` steps, a temperature for instance, at ``step`` (from 0)."""
-
-    def soft(self, logits: Tensor, at: Tensor | float) -> Tensor:
-        """The mask in [0, 1] while it is learned, differentiable; ``at`` is the schedule's value."""
-
-    def hard(self, logits: Tensor) -> Tensor:
-        """The mask that a search ends with: boolean, of the logits' shape."""
-
-    def price(self, logits: Tensor, soft: Tensor, at: Tensor | float) -> Tensor:
-        """What every entry costs, differentiable: the sum is the expected number of kept weights. ``soft`` is known."""
-
-
-@dataclass(frozen=True)
-class ContinuousSparsification:
-    """The paper's family: ``sigmoid(T * logits)`` while the mask is learned, ``logits > 0`` at the end.
-
-    T is ``initial`` in the first stage of the run and ``final`` in the last, multiplied by a constant x from one
-    stage to the next: 1, x, x^2, ... with x = (final / initial)^(1 / (stages - 1)). A weight's price is its soft mask.
-    Source: Savarese, Silva & Maire (2020), "Winning the Lottery with Continuous Sparsification"; Zhang, Lepori &
-    Pavlick (2023), appendix B.
-
-    Parameters
-    ----------
-    initial_logit
-        Of every weight. The mask starts at ``sigmoid(initial * initial_logit)``, 0.48 with the paper's -0.1 and 1.
-    initial, final
-        First and last temperature; the paper's are 1 and 100.
-    stages
-        Equal parts of the run, the paper's 50 epochs.
-    skip
-        The released code's temperatures 1, x^2, x^3, ...: its first multiplication is applied twice, so that every
-        later stage is ahead by one factor.
-
-    Raises
-    ------
-    ValueError
-        For a setting out of range.
-
-    Examples
-    --------
-    >>> family = ContinuousSparsification(stages=3)
-    >>> [round(family.schedule(step, 3), 6) for step in range(3)]
-    [1.0, 10.0, 100.0]
-    >>> family.hard(torch.tensor([-0.1, 0.1]))
-    tensor([False,  True])
-    """
-
-    initial_logit: float = -0.1
-    initial: float = 1.0
-    final: float = 100.0
-    stages: int = 50
-    skip: bool = False
-
-    def __post_init__(self) -> None:
-        if isinstance(self.stages, bool) or not isinstance(self.stages, int) or self.stages < 2:
-            raise ValueError(
-                f"stages = {self.stages!r}: the temperature needs at least 2 stages to rise from {self.initial} to "
-                f"{self.final}"
-            )
-        if not 0 < self.initial < math.inf:
-            raise ValueError(f"initial = {self.initial!r}: expected a finite temperature above 0")
-        if not self.initial < self.final < math.inf:
-            raise ValueError(
-                f"final = {self.final!r}: the final temperature must exceed {self.initial}, where the schedule starts"
-            )
-        if not math.isfinite(self.initial_logit):
-            raise ValueError(f"initial_logit = {self.initial_logit!r}: expected a finite number")
-
-    def start(self, weight: Tensor) -> Tensor:
-        return torch.full_like(weight, self.initial_logit, dtype=torch.float32)
-
-    def schedule(self, step: int, steps: int) -> float:
-        stage = min(step * self.stages // max(steps, 1), self.stages - 1)
-        if self.skip and stage:
-            stage += 1
-        return float(self.initial * (self.final / self.initial) ** (stage / (self.stages - 1)))
-
-    def soft(self, logits: Tensor, at: Tensor | float) -> Tensor:
-        return _Sigmoid.apply(logits, at)
-
-    def hard(self, logits: Tensor) -> Tensor:
-        return logits > 0
-
-    def price(self, logits: Tensor, soft: Tensor, at: Tensor | float) -> Tensor:
-        return soft
-
-
-class _Sigmoid(torch.autograd.Function):
-    """``sigmoid(T * logits)`` as one node, which keeps its result alone."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, T: Tensor | float) -> Tensor:
-        mask = logits.mul(T).sigmoid_()
-        ctx.save_for_backward(mask)
-        ctx.T = T
-        return mask
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (mask,) = ctx.saved_tensors
-        return torch.ops.aten.sigmoid_backward(grad * ctx.T, mask), None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from companion.arithmetic import stages
 from companion.lab.make import Machine, history_of, moved, one_thread
+from sicore.families import Score
 from sicore.masking import Params
 from sicore.stacks import stack
 from sicore.training import Resume, check_device
@@ -63,7 +64,9 @@ def frames(machine: Machine, base: stages.BaseModel, found: stages.Found, *, siz
         (its rows and columns), ``density`` (share of weights that the hard mask keeps), ``soft_mean`` (mean of the
         soft mask) and ``picture`` (of the soft mask, see :func:`picture`).
     """
-    spec = found.spec
+    spec, family = found.spec, found.spec.masks()
+    if isinstance(family, Score):
+        raise ValueError(f"family = {spec.family!r} ranks weights: there is no course of a search to look at")
     device = check_device(machine.device)
     source, names = moved(stack([spec.source(base.params)]), device), spec.masked()
     check = stages.subtask_accuracy([spec], 1, device)
@@ -77,7 +80,6 @@ def frames(machine: Machine, base: stages.BaseModel, found: stages.Found, *, siz
     with one_thread(machine.device):
         resume = Resume(progress=f"search of seed {found.seed} again")
         _, trained = stages.search([spec], source, accuracy=look, resume=resume)
-    family = spec.family()
     begins = family.schedule(0, spec.steps)
     logits = {name: family.start(source[name][0].cpu()) for name in names}
     start = [

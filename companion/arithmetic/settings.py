@@ -45,7 +45,11 @@ TRANSFER = {
 }  # fmt: skip
 # What OPTIONAL is for a transfer, for a base model and for a search:
 BASE_OPTIONAL = {"patience": "base_patience"}
-SEARCH_OPTIONAL = {"weight_decay": "discovery_weight_decay", "skip_temperature": "discovery_skip_temperature"}
+SEARCH_OPTIONAL = {
+    "weight_decay": "discovery_weight_decay", "skip_temperature": "discovery_skip_temperature",
+    "family": "mask_family", "density": "density", "redraw": "redraw", "completeness": "completeness",
+    "to_base": "to_base", "complete": "complete",
+}  # fmt: skip
 OPTIONAL = {
     "conditions": "conditions", "epochs": "transfer_epochs", "all_positions": "transfer_all_positions",
     "inherit": "inherit", "freeze": "freeze",

@@ -21,7 +21,17 @@ from companion.arithmetic.gpt2 import Dropout, check_sizes, gpt2
 from companion.arithmetic.task import Computation, ambiguous_pairs, split_pairs, unambiguous_pairs, vocabulary
 from companion.lab.make import DTYPES, check_dtype
 from companion.lab.recipes import without_neutral
-from sicore.masking import ContinuousSparsification, Params, maskable, parameter_groups
+from sicore.families import (
+    ContinuousSparsification,
+    Family,
+    GaussianGate,
+    GradientTimesWeight,
+    HardConcrete,
+    Magnitude,
+    Score,
+    StraightThrough,
+)
+from sicore.masking import Params, maskable, parameter_groups
 from sicore.seeding import derive, generator
 from sicore.training import check_counts, check_optimiser
 
@@ -107,6 +117,17 @@ class Base:
         return _split(self.numbers, sizes, self.seed, "base")
 
 
+FAMILIES: dict[str, Family | Score] = {
+    "continuous_sparsification": ContinuousSparsification(),
+    "hard_concrete": HardConcrete(),
+    "gaussian_gate": GaussianGate(),
+    "straight_through": StraightThrough(),
+    "magnitude": Magnitude(),
+    "gradient_times_weight": GradientTimesWeight(),
+}
+"""Mask families by the names that tables and parameters have for them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """A search for the subnetwork of ``base`` that computes ``computation`` (paper, section 3.1).
@@ -114,6 +135,13 @@ class Search:
     Masked are the attention and MLP projections. The defaults are the paper's settings.
     With ``complete`` the embeddings are masked too, and the search runs with norms at 1 and
     biases at 0, as they are in a fresh network: the subnetwork then needs nothing beside itself.
+
+    ``family`` is one of :data:`FAMILIES`; ``stages``, ``final_temperature``, ``initial_logit`` and ``skip_temperature``
+    are those of continuous sparsification. A ``density`` above 0 is reached by a Lagrangian, and ``penalty`` is then
+    only its unit. With ``redraw`` above 0 fresh weights stand outside of the mask at every so many steps, zeros at the
+    others (:func:`sicore.transplant.redrawn`). ``completeness`` is the weight of a second loss, the cross-entropy of
+    the rest of the network with the uniform answer. With ``to_base`` the loss is the divergence from the base's own
+    answers, in place of the right ones.
     """
 
     base: Base
@@ -134,13 +162,31 @@ class Search:
     every: int = 100
     complete: bool = False
     dtype: str = "float32"
+    family: str = "continuous_sparsification"
+    density: float = 0.0
+    redraw: int = 0
+    completeness: float = 0.0
+    to_base: bool = False
 
     def __post_init__(self) -> None:
         check_counts(pairs=self.pairs)
         _check(self)
-        if not 0 <= self.penalty < math.inf:
-            raise ValueError(f"penalty = {self.penalty!r}: expected a finite number of 0 or more")
-        self.family()
+        for name in ("penalty", "completeness"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)!r}: expected a finite number of 0 or more")
+        if self.family not in FAMILIES:
+            raise ValueError(f"family = {self.family!r} does not exist; expected one of {', '.join(FAMILIES)}")
+        if not 0 <= self.density <= 1:
+            raise ValueError(
+                f"density = {self.density!r}: expected a share of the weights, or 0 for what penalty brings"
+            )
+        if hasattr(FAMILIES[self.family], "score") and not self.density:
+            raise ValueError(f"density = 0: family = {self.family!r} ranks weights, and needs the share to keep")
+        if isinstance(self.redraw, bool) or not isinstance(self.redraw, int) or self.redraw < 0:
+            raise ValueError(
+                f"redraw = {self.redraw!r}: expected fresh weights at every so many steps, 1 or more, or 0 for zeros"
+            )
+        self.masks()
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> Search:
@@ -148,10 +194,15 @@ class Search:
         return cls(**{**spec, "base": Base.of(spec["base"])})
 
     def json(self) -> dict[str, Any]:
-        return without_neutral(vars(self)) | {"base": self.base.json()}
+        neutral = without_neutral(
+            vars(self), family="continuous_sparsification", density=0.0, redraw=0, completeness=0.0, to_base=False
+        )
+        return neutral | {"base": self.base.json()}
 
-    def family(self) -> ContinuousSparsification:
-        """The masks that are searched among."""
+    def masks(self) -> Family | Score:
+        """How the mask is learned."""
+        if self.family != "continuous_sparsification":
+            return FAMILIES[self.family]
         return ContinuousSparsification(
             self.initial_logit, final=self.final_temperature, stages=self.stages, skip=self.skip_temperature
         )

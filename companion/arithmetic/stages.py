@@ -43,6 +43,7 @@ from sicore.stacks import stack, unstack
 from sicore.subnetwork import Subnetwork
 from sicore.training import Resume, Run, Trained, Watch, check_device, train
 from sicore.transfer import Start, start, transfer
+from sicore.transplant import redrawn
 
 
 @dataclass(frozen=True)
@@ -396,10 +397,10 @@ def _length(spec: Spec) -> int:
 def _shared(spec: Spec) -> Spec:
     """The part of a spec that all members of a stack have in common."""
     own = {"seed", "draw", "n_disambiguation", "penalty", "copied", "behaviour", "inherit", "freeze"}
-    return {
-        key: _shared(value) if isinstance(value, dict) else value
-        for key, value in spec.items() if key not in own
-    }  # fmt: skip
+    shared = {
+        key: _shared(value) if isinstance(value, dict) else value for key, value in spec.items() if key not in own
+    }
+    return {**shared, "density": True} if spec.get("density") else shared
 
 
 COST = Cost(_length, _operations, _memory, _shared)
@@ -463,17 +464,26 @@ def search(
     """The search that ``runs`` describe, in their networks ``source`` [K, ...]; returns what
     :func:`sicore.discovery.discover` does.
     """
-    one, base = runs[0], runs[0].base
+    one, base, device = runs[0], runs[0].base, next(iter(source.values())).device
+    seeds, names = [run.base.seed for run in runs], one.masked()
     data = ar.samples(
         [run.split()[0] for run in runs], ar.Computation.parse(one.computation), p=base.p, numbers=base.numbers,
-        batch=one.batch, steps=one.steps, generators=[generator(run.base.seed, "discovery", "order") for run in runs],
-        device=next(iter(source.values())).device,
+        batch=one.batch, steps=one.steps, generators=[generator(seed, "discovery", "order") for seed in seeds],
+        device=device,
     )  # fmt: skip
+    kind: dict[str, Any] = {"n_head": base.n_head, "all_positions": one.all_positions, "dtype": DTYPES[one.dtype]}
+    outside = complement = None
+    if one.redraw:
+        outside = redrawn(
+            lambda seed: base.build(seed=seed), names, steps=one.steps, seeds=seeds, every=one.redraw, device=device
+        )
+    if one.completeness:
+        complement = ar.to_uniform(one.completeness, p=base.p, **kind)
     return discover(
-        ar.losses(n_head=base.n_head, all_positions=one.all_positions, dtype=DTYPES[one.dtype]), source, one.masked(),
-        data, steps=one.steps, lr=one.lr, penalty=[run.penalty for run in runs], family=one.family(),
-        weight_decay=one.weight_decay, accuracy=accuracy, every=one.every, dtype=one.masked_dtype(one.dtype),
-        resume=resume, run=Run(keep_going=True),
+        ar.to_source(**kind) if one.to_base else ar.losses(**kind), source, names, data, steps=one.steps, lr=one.lr,
+        penalty=[run.penalty for run in runs], density=[run.density for run in runs] if one.density else None,
+        family=one.masks(), seeds=seeds, outside=outside, complement=complement, weight_decay=one.weight_decay,
+        accuracy=accuracy, every=one.every, dtype=one.masked_dtype(one.dtype), resume=resume, run=Run(keep_going=True),
     )  # fmt: skip
 
 

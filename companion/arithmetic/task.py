@@ -7,6 +7,7 @@ and appendix B.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,9 +58,9 @@ class Computation:
         Nothing is evaluated as code. Raises ``ValueError`` naming the text and the
         place that was not understood.
         """
-        if not isinstance(text, str) or len(text) > 200:
+        if not isinstance(text, str) or len(text) > 1000:
             raise ValueError(
-                f"computation = {str(text)[:40]!r}: expected a string of up to 200 characters, such as 'a^2 + ab'"
+                f"computation = {str(text)[:40]!r}: expected a string of up to 1000 characters, such as 'a^2 + ab'"
             )
         compact = text.replace("**", "^").replace(" ", "")
         split_number = re.search(r"\d +\d", text)
@@ -106,6 +107,29 @@ class Computation:
                 product = product * b % p
             total = (total + product) % p
         return total
+
+    @classmethod
+    def through(cls, table: Tensor) -> Computation:
+        """The polynomial with the values ``table`` [p, p], integers modulo a prime p, at every a and b.
+
+        >>> print(Computation.through(torch.tensor([[0, 1], [1, 0]])))
+        a + b
+        """
+        p = len(table)
+        check_modulus(p)
+        if table.shape != (p, p) or any(p % divisor == 0 for divisor in range(2, p)):
+            raise ValueError(f"table has shape {list(table.shape)}: expected [p, p] for a prime p")
+        # sum over x of table[x] * (1 - (a - x)^(p - 1)): by Fermat's theorem the bracket is 1 at a = x and else 0.
+        at = torch.zeros(p, p, dtype=torch.long)  # [x, power of a]
+        for x in range(p):
+            for power in range(p):
+                at[x, power] = -math.comb(p - 1, power) * pow(-x, p - 1 - power, p) % p
+            at[x, 0] = (at[x, 0] + 1) % p
+        values = at.T @ (table.long() % p) @ at % p
+        terms = sorted((((i, j), int(values[i, j])) for i in range(p) for j in range(p) if values[i, j]), reverse=True)
+        if not terms:
+            raise ValueError("table: every value is 0; the answer would always be 0")
+        return cls(tuple(terms))
 
     def __str__(self) -> str:
         text = ""
@@ -310,6 +334,36 @@ def losses(
             dropout.start(step, context["index"])
         targets = torch.cat([inputs[..., 1:], answers[..., None]], dim=-1) if all_positions else answers
         return stacked_gpt2_loss(params, inputs, targets, n_head=n_head, dropout=dropout, dtype=dtype)
+
+    return objective
+
+
+def to_uniform(weight: float, *, p: int, n_head: int, all_positions: bool, dtype: torch.dtype) -> Losses:
+    """``weight`` times the cross-entropy of the last position with the uniform law over the p answers.
+
+    It is least, ``weight * ln(p)``, for a network that says nothing about the answer. There is no other position to
+    predict, whatever ``all_positions`` says.
+    """
+
+    def objective(params: Params, context: Params, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
+        logits = stacked_gpt2(params, batch[0], n_head=n_head, dtype=dtype)  # [K, B, V]
+        return -weight * logits.float().log_softmax(-1)[..., :p].mean((1, 2))
+
+    return objective
+
+
+def to_source(*, n_head: int, all_positions: bool, dtype: torch.dtype) -> Losses:
+    """KL divergence of a masked network's answer from that of its whole network, which ``context`` holds.
+
+    Of the last position alone, whatever ``all_positions`` says.
+    """
+
+    def objective(params: Params, context: Params, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
+        with torch.no_grad():
+            whole = {name: context[name] for name in params}
+            wanted = stacked_gpt2(whole, batch[0], n_head=n_head, dtype=dtype).float().log_softmax(-1)  # [K, B, V]
+        found = stacked_gpt2(params, batch[0], n_head=n_head, dtype=dtype).float().log_softmax(-1)
+        return (wanted.exp() * (wanted - found)).sum(-1).mean(1)
 
     return objective
 

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
     from companion.lab.make import Machine
 
-SEEDS = ("seeds", "few_seeds", "vision_seeds", "scene_seeds")
+SEEDS = ("seeds", "few_seeds", "vision_seeds", "scene_seeds", "mixed_seeds")
 """What notebooks call their seeds; the first that is there counts."""
-REPEATABLE = ("resnet_depths",)
-"""Parameters whose lists may name a value twice, such as the blocks of a network's stages."""
+REPEATABLE = ("resnet_depths", "mixed_z", "mixed_w")
+"""Parameters whose lists may name a value twice, such as the blocks of a network's stages, or a law's logits."""
 WITHOUT_EFFECT = ("store", "workers", "stack")
 """Parameters that change no result. Two runs that differ in these alone are one run, done twice."""
 COUNTS = ("n_disambiguation", "few_counts")

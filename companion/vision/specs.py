@@ -19,7 +19,8 @@ from companion.lab.recipes import PICTURES, without_neutral
 from companion.vision import classifiers
 from companion.vision.pictures import pictures, roles
 from companion.vision.starts import CONDITIONS, Condition
-from sicore.masking import ContinuousSparsification, maskable
+from sicore.families import ContinuousSparsification
+from sicore.masking import maskable
 from sicore.training import check_counts, check_optimiser
 
 MODELS = ("resnet", "vit", "pretrained", "untrained")

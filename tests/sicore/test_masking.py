@@ -1,16 +1,11 @@
-import itertools
-import math
 import re
 from collections import Counter
 
 import pytest
 import torch
 from torch import nn
-from torch.func import functional_call
 
-from sicore import ContinuousSparsification, maskable, matching, parameter_groups
-
-FAMILY = ContinuousSparsification()
+from sicore import maskable, matching, parameter_groups
 
 
 class Everything(nn.Module):
@@ -141,114 +136,3 @@ def test_matching_keeps_order_and_is_case_sensitive():
     assert matching(names, ["a.*", "b.*"]) == names
     assert matching(names, "A.*") == []
     assert matching(names, []) == []
-
-
-def test_soft_mask_values():
-    logits = torch.tensor([-1.0, 0.0, math.log(3) / 2])
-    assert FAMILY.soft(logits, 2.0).tolist() == pytest.approx([1 / (1 + math.exp(2)), 0.5, 0.75])
-    assert torch.equal(FAMILY.soft(logits, torch.tensor(2.0)), FAMILY.soft(logits, 2.0))
-
-
-@pytest.mark.parametrize("T", [1.0, 7.5, torch.tensor(100.0)])
-def test_gradient_of_the_soft_mask_is_that_of_the_plain_formula(rng, T):
-    logits, away = (0.1 * torch.randn(3, 4, generator=rng)).requires_grad_(), torch.randn(3, 4, generator=rng)
-    (FAMILY.soft(logits, T) * away).sum().backward()
-    plain = logits.detach().double().requires_grad_()
-    (torch.sigmoid(float(T) * plain) * away.double()).sum().backward()
-    torch.testing.assert_close(logits.grad.double(), plain.grad, atol=2e-6 * float(T), rtol=1e-5)
-
-
-def test_soft_mask_closes_in_on_the_hard_mask_as_the_temperature_grows(rng):
-    logits = torch.randn(200, generator=rng)
-    gaps = [float((FAMILY.soft(logits, T) - FAMILY.hard(logits).float()).abs().max()) for T in (1, 10, 100, 1e6)]
-    assert gaps == sorted(gaps, reverse=True)
-    assert gaps[0] > 0.4
-    assert gaps[-1] < 1e-6
-
-
-def test_hard_mask_keeps_only_positive_logits():
-    mask = FAMILY.hard(torch.tensor([-1e-9, 0.0, 1e-9]))
-    assert mask.dtype == torch.bool
-    assert mask.tolist() == [False, False, True]
-
-
-def test_a_weight_costs_its_soft_mask(rng):
-    logits = torch.randn(3, 4, generator=rng)
-    soft = FAMILY.soft(logits, 5.0)
-    assert torch.equal(FAMILY.price(logits, soft, 5.0), soft)
-
-
-def test_initial_logits_are_constant_and_leave_the_source_alone():
-    weight = torch.ones(2, 3, dtype=torch.bfloat16)
-    logits = ContinuousSparsification(initial_logit=-0.25).start(weight)
-    assert logits.dtype == torch.float32
-    assert torch.equal(logits, torch.full((2, 3), -0.25))
-    assert float(FAMILY.start(weight)[0, 0]) == pytest.approx(-0.1)
-    assert torch.equal(weight, torch.ones(2, 3, dtype=torch.bfloat16))
-
-
-def test_full_mask_gives_the_models_own_output_bit_for_bit(tiny_gpt2):
-    model = tiny_gpt2(n_layer=2).eval()
-    params = dict(model.named_parameters())
-    names = maskable(model, "transformer.h.*")
-    full = {name: FAMILY.hard(torch.ones_like(params[name])) for name in names}
-    inputs = torch.arange(12).reshape(4, 3)
-    expected = model(inputs).logits
-    for masked in (
-        {name: params[name] * full[name] for name in names},
-        {name: torch.where(full[name], params[name], torch.full_like(params[name], math.nan)) for name in names},
-        {name: params[name] * FAMILY.soft(torch.full_like(params[name], 5.0), 100.0) for name in names},
-    ):
-        assert torch.equal(functional_call(model, masked, (inputs,)).logits, expected)
-    empty = {name: params[name] * ~full[name] for name in names}
-    assert not torch.equal(functional_call(model, empty, (inputs,)).logits, expected)
-
-
-def temperatures(steps, every=range(0), **settings):
-    family = ContinuousSparsification(**settings)
-    return [family.schedule(step, steps) for step in every or range(steps)]
-
-
-def test_temperature_by_hand():
-    # Five stages of two steps; 16^(1/4) = 2.
-    assert temperatures(10, stages=5, final=16.0) == pytest.approx([1, 1, 2, 2, 4, 4, 8, 8, 16, 16])
-    assert temperatures(5, stages=5, initial=0.5, final=8.0) == pytest.approx([0.5, 1, 2, 4, 8])
-
-
-def test_temperature_with_the_first_multiplication_applied_twice():
-    values = temperatures(10, stages=5, final=16.0, skip=True)
-    assert values == pytest.approx([1, 1, 4, 4, 8, 8, 16, 16, 32, 32])
-
-
-def test_papers_temperature_ends_at_100_and_multiplies_by_a_constant():
-    values = temperatures(5000, range(0, 5000, 100))
-    assert values[0] == 1.0
-    assert values[-1] == pytest.approx(100.0)
-    assert [b / a for a, b in itertools.pairwise(values)] == pytest.approx([100 ** (1 / 49)] * 49)
-
-
-def test_temperature_never_falls_and_stays_within_its_ends_for_awkward_lengths():
-    for steps in (1, 2, 7, 49, 51, 123):
-        values = temperatures(steps, range(steps + 3), final=30.0)
-        assert values == sorted(values)
-        assert values[0] == 1.0
-        assert values[-1] == pytest.approx(30.0)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("stages", 1), ("stages", 0), ("stages", 2.0), ("stages", True), ("initial", 0.0), ("initial", -1.0),
-        ("initial", math.inf), ("initial", math.nan), ("final", 1.0), ("final", math.inf), ("final", math.nan),
-        ("initial_logit", math.nan), ("initial_logit", -math.inf),
-    ],
-)  # fmt: skip
-def test_settings_of_the_family_out_of_range_are_named(name, value):
-    with pytest.raises(ValueError, match=f"^{name} = {value!r}"):
-        ContinuousSparsification(**{name: value})
-
-
-def test_a_family_is_a_value():
-    assert ContinuousSparsification(final=30.0) == ContinuousSparsification(final=30.0)
-    with pytest.raises(AttributeError):
-        FAMILY.final = 2.0
