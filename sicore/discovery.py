@@ -28,6 +28,7 @@ from sicore.seeding import generator
 from sicore.stacks import Losses
 from sicore.training import Resume, Run, Trained, Watch, check_counts, train
 
+_RAMP = 0.5
 _MULTIPLIER = "the multiplier"  # among the logits, so that a checkpoint holds it; no parameter of a model has a space
 
 
@@ -160,7 +161,7 @@ def discover(
         begin = _sums(family.soft(noisy(one, logits, 0, torch.arange(K)), schedule[0]) for one in names) / total
         context["targets"] = torch.stack([begin, wanted], 1).log()  # [K, 2], the first and the last
         logits[_MULTIPLIER] = torch.zeros(K, device=first.device)
-        ramp = 1 - (1 - torch.arange(steps, device=first.device) * 2 / steps).clamp(min=0).square()
+        ramp = 1 - (1 - torch.arange(steps, device=first.device) / (_RAMP * steps)).clamp(min=0).square()
         # AdamW moves an entry by lr a step at most: the multiplier can come to 20 within the search.
         gain = 20 / (lr * steps)
 

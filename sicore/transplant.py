@@ -32,6 +32,7 @@ def redrawn(
     seeds: Sequence[int],
     networks: int = 4,
     every: int = 1,
+    still: bool = False,
     device: str | torch.device = "cpu",
 ) -> Callable[[Any, Tensor], Params]:
     """Fresh weights at every step, as ``outside`` of :func:`sicore.discovery.discover` takes them.
@@ -53,6 +54,8 @@ def redrawn(
         How many are drawn from, 2 or more.
     every
         Fresh weights at every so many steps, zeros at the others; 1 for fresh weights always.
+    still
+        The same fresh weights at every step, for comparison.
     device
         Where the search runs.
 
@@ -86,13 +89,14 @@ def redrawn(
         for name in names:
             tables[name].append(torch.cat(drawn[name]))
     rngs = [generator(seed, "outside") for seed in seeds]
-    windows = Windows({name: torch.stack(rows).to(device) for name, rows in tables.items()}, shapes, steps, rngs)
+    stacked = {name: torch.stack(rows).to(device) for name, rows in tables.items()}
+    windows = Windows(stacked, shapes, 1 if still else steps, rngs)
 
     def outside(step: int | Tensor, index: Tensor) -> Params:
-        if every == 1:
-            return {name: windows(name, step, index) for name in names}
-        if isinstance(step, int):
-            return {name: windows(name, step, index) for name in names} if step % every == 0 else {}
-        return {name: windows(name, step, index) * (step % every == 0) for name in names}
+        if every > 1 and isinstance(step, int) and step % every:
+            return {}
+        drawn = {name: windows(name, step * 0 if still else step, index) for name in names}
+        # A step that is a tensor is a captured one: what it does must not depend on its value.
+        return drawn if isinstance(step, int) else {name: one * (step % every == 0) for name, one in drawn.items()}
 
     return outside

@@ -58,6 +58,9 @@ def test_there_are_notebooks():
         "10_shape_transfer",
         "11_audit",
         "12_published",
+        "13_masks",
+        "14_mixed",
+        "15_transplant",
     ]
 
 

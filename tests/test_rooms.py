@@ -13,6 +13,7 @@ ROOMS = {  # room -> what it may import
     "companion.palette": set(),
     "companion.arithmetic": {"sicore", "companion.lab", "companion.palette", "companion.arithmetic"},
     "companion.vision": {"sicore", "companion.lab", "companion.palette", "companion.vision"},
+    "companion.beyond": {"sicore", "companion.beyond"},
     "companion.compare": {
         "companion.lab", "companion.arithmetic.starts", "companion.vision.starts", "companion.compare",
     },

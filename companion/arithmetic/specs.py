@@ -31,7 +31,7 @@ from sicore.families import (
     Score,
     StraightThrough,
 )
-from sicore.masking import Params, maskable, parameter_groups
+from sicore.masking import Params, maskable, matching, parameter_groups
 from sicore.seeding import derive, generator
 from sicore.training import check_counts, check_optimiser
 
@@ -139,9 +139,10 @@ class Search:
     ``family`` is one of :data:`FAMILIES`; ``stages``, ``final_temperature``, ``initial_logit`` and ``skip_temperature``
     are those of continuous sparsification. A ``density`` above 0 is reached by a Lagrangian, and ``penalty`` is then
     only its unit. With ``redraw`` above 0 fresh weights stand outside of the mask at every so many steps, zeros at the
-    others (:func:`sicore.transplant.redrawn`). ``completeness`` is the weight of a second loss, the cross-entropy of
-    the rest of the network with the uniform answer. With ``to_base`` the loss is the divergence from the base's own
-    answers, in place of the right ones.
+    others (:func:`sicore.transplant.redrawn`): of the parameters that match ``redraw_only``, times ``redraw_scale``,
+    and with ``redraw_still`` the same ones at every step. ``dropout`` is that of the search. ``completeness`` is the
+    weight of a second loss, the cross-entropy of the rest of the network with the uniform answer. With ``to_base`` the
+    loss is the divergence from the base's own answers, in place of the right ones.
     """
 
     base: Base
@@ -165,6 +166,10 @@ class Search:
     family: str = "continuous_sparsification"
     density: float = 0.0
     redraw: int = 0
+    redraw_only: str = "*"
+    redraw_scale: float = 1.0
+    redraw_still: bool = False
+    dropout: float = 0.0
     completeness: float = 0.0
     to_base: bool = False
 
@@ -186,6 +191,11 @@ class Search:
             raise ValueError(
                 f"redraw = {self.redraw!r}: expected fresh weights at every so many steps, 1 or more, or 0 for zeros"
             )
+        if not 0 < self.redraw_scale < math.inf:
+            raise ValueError(f"redraw_scale = {self.redraw_scale!r}: expected a finite number above 0")
+        if self.redraw and not self.redrawn():
+            raise ValueError(f"redraw_only = {self.redraw_only!r} matches none of {', '.join(self.masked())}")
+        Dropout(self.dropout, [])
         self.masks()
 
     @classmethod
@@ -195,8 +205,9 @@ class Search:
 
     def json(self) -> dict[str, Any]:
         neutral = without_neutral(
-            vars(self), family="continuous_sparsification", density=0.0, redraw=0, completeness=0.0, to_base=False
-        )
+            vars(self), family="continuous_sparsification", density=0.0, redraw=0, redraw_only="*", redraw_scale=1.0,
+            redraw_still=False, dropout=0.0, completeness=0.0, to_base=False,
+        )  # fmt: skip
         return neutral | {"base": self.base.json()}
 
     def masks(self) -> Family | Score:
@@ -217,6 +228,10 @@ class Search:
         model = self.base.build(seed=0)
         layers = maskable(model, include="transformer.h.*")
         return layers + parameter_groups(model)["embeddings"] if self.complete else layers
+
+    def redrawn(self) -> list[str]:
+        """Names of the masked parameters outside of whose mask fresh weights stand."""
+        return matching(self.masked(), self.redraw_only)
 
     def masked_dtype(self, dtype: str) -> torch.dtype:
         """The type of the masked weights where products are computed in ``dtype``."""

@@ -475,15 +475,18 @@ def search(
     outside = complement = None
     if one.redraw:
         outside = redrawn(
-            lambda seed: base.build(seed=seed), names, steps=one.steps, seeds=seeds, every=one.redraw, device=device
-        )
+            lambda seed: {name: one.redraw_scale * value for name, value in base.build(seed=seed).named_parameters()},
+            one.redrawn(), steps=one.steps, seeds=seeds, every=one.redraw, still=one.redraw_still, device=device,
+        )  # fmt: skip
     if one.completeness:
         complement = ar.to_uniform(one.completeness, p=base.p, **kind)
+    dropout = Dropout(one.dropout, [derive(seed, "discovery") for seed in seeds], device)
+    losses = ar.to_source(**kind) if one.to_base else ar.losses(**kind, dropout=dropout)
     return discover(
-        ar.to_source(**kind) if one.to_base else ar.losses(**kind), source, names, data, steps=one.steps, lr=one.lr,
-        penalty=[run.penalty for run in runs], density=[run.density for run in runs] if one.density else None,
-        family=one.masks(), seeds=seeds, outside=outside, complement=complement, weight_decay=one.weight_decay,
-        accuracy=accuracy, every=one.every, dtype=one.masked_dtype(one.dtype), resume=resume, run=Run(keep_going=True),
+        losses, source, names, data, steps=one.steps, lr=one.lr, penalty=[run.penalty for run in runs],
+        density=[run.density for run in runs] if one.density else None, family=one.masks(), seeds=seeds,
+        outside=outside, complement=complement, weight_decay=one.weight_decay, accuracy=accuracy, every=one.every,
+        dtype=one.masked_dtype(one.dtype), resume=resume, run=Run(keep_going=True, streams=dropout.generators),
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,80 @@ def density_by_matrix(table: pd.DataFrame, *, reference: pd.DataFrame | None = N
     own, many = _by_matrix(table), None if reference is None else _by_matrix(reference)
     colours = dict(zip(sorted(set(own["layer"])), sns.color_palette("colorblind"), strict=False))
     return density_bars(own, x="matrix", hue="layer", colours=colours, legend="layer", reference=many)
+
+
+def by_density(
+    table: pd.DataFrame, *, levels: Mapping[str, float], reference: pd.DataFrame | None = None
+) -> Figure:  # fmt: skip
+    """Accuracy against the share of weights kept: a line a number of samples, with its band of 95 % from 10 seeds on.
+
+    Columns: ``share``, ``n_disambiguation``, ``seed``, ``test_accuracy``. ``levels`` are dotted lines with a name.
+    With a reference the lines are its, and the means of the table hollow diamonds.
+    """
+    figure, axes = plt.subplots(figsize=(7.6, 4.4), layout="constrained")
+    many = table if reference is None else reference
+    counts = sorted(many["n_disambiguation"].unique())
+    shades = sns.color_palette("viridis", len(counts))
+    for count, shade in zip(counts, shades, strict=True):
+        means = summary(many[many["n_disambiguation"] == count], ["share"], "test_accuracy").sort_values("share")
+        axes.plot(means["share"], means["mean"], color=shade, marker="o", ms=4, lw=1.8)
+        if enough(int(means["seeds"].min())):
+            axes.fill_between(means["share"], means["low"], means["high"], color=shade, alpha=0.2, lw=0)
+        last = means.iloc[-1]
+        axes.annotate(
+            f"{count} samples", (last["share"], last["mean"]), xytext=(7, 0), textcoords="offset points", va="center",
+            color=shade,
+        )  # fmt: skip
+        if reference is not None:
+            own = table[table["n_disambiguation"] == count].groupby("share")["test_accuracy"].mean()
+            axes.plot(own.index, own, **OWN_POINTS)
+    for name, level in levels.items():
+        axes.axhline(level, color="grey", ls=":", lw=1.4)
+        axes.annotate(
+            f"{name}, mean", (0, level), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points",
+            color="dimgrey", fontsize="small",
+        )  # fmt: skip
+    shares = sorted(many["share"].unique())
+    axes.set_xscale("log")
+    axes.set_xticks(shares, [f"{100 * share:g} %" for share in shares])
+    axes.minorticks_off()
+    axes.margins(x=0.12)
+    axes.set(xlabel="share of weights in the subnetwork", ylabel="accuracy of the new network", ylim=(None, 1.02))
+    if reference is not None:
+        own_legend(axes, {}, loc="lower right")
+    return figure
+
+
+def named_curves(
+    table: pd.DataFrame, *, by: str, order: Sequence[str], labels: Mapping[str, str],
+    reference: pd.DataFrame | None = None,
+) -> Figure:  # fmt: skip
+    """Accuracy against the number of samples: a line a name, with its band of 95 % from 10 seeds on.
+
+    Columns: ``by`` (the name), ``n_disambiguation``, ``seed``, ``test_accuracy``. With a reference the lines are its,
+    and the means of the table hollow diamonds.
+    """
+    figure, axes = plt.subplots(figsize=(8.4, 4.8), layout="constrained")
+    many = table if reference is None else reference
+    looks = zip(order, itertools.cycle([RED, ORANGE, BLUE, GREEN, BLACK]), itertools.cycle("osD^x"))
+    for name, colour, marker in looks:
+        means = summary(many[many[by] == name], ["n_disambiguation"], "test_accuracy").sort_values("n_disambiguation")
+        line: dict[str, Any] = {"color": colour, "marker": marker, "ms": 5, "lw": 1.8}
+        axes.plot(means["n_disambiguation"], means["mean"], label=labels[name], **line)
+        if enough(int(means["seeds"].min())):
+            axes.fill_between(means["n_disambiguation"], means["low"], means["high"], color=colour, alpha=0.15, lw=0)
+        if reference is not None:
+            own = table[table[by] == name].groupby("n_disambiguation")["test_accuracy"].mean()
+            axes.plot(own.index, own, **{**OWN_POINTS, "mec": colour})
+    count_axis(axes, sorted(many["n_disambiguation"].unique()))
+    axes.set(xlabel="disambiguation samples", ylabel="accuracy on unambiguous pairs", ylim=(None, 1.02))
+    handles, names = axes.get_legend_handles_labels()
+    looks_of = dict(zip(names, handles, strict=True))
+    if reference is None:
+        axes.legend(handles, names, loc="lower right", fontsize="small")
+    else:
+        own_legend(axes, looks_of, loc="lower right", fontsize="small")
+    return figure
 
 
 def _by_matrix(table: pd.DataFrame) -> pd.DataFrame:

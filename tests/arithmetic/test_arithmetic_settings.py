@@ -16,7 +16,21 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 # Set by the stage or by the notebook itself, or left at the paper's value.
 ELSEWHERE = {
     Base: {"device", "stack", "seed", "weight_decay"},
-    Search: {"base", "final_temperature", "initial_logit", "complete"},
+    Search: {
+        "base",
+        "final_temperature",
+        "initial_logit",
+        "complete",
+        "family",
+        "density",
+        "redraw",
+        "redraw_only",
+        "redraw_scale",
+        "redraw_still",
+        "dropout",
+        "completeness",
+        "to_base",
+    },
     Transfer: {"source", "copied", "behaviour", "inherit", "freeze", "draw"},
 }
 OF_THE_STAGE = {"candidates", "epochs"}
@@ -46,7 +60,7 @@ def test_every_setting_of_a_stage_is_given(stage, spec, parameters, machine):
 
 @pytest.mark.parametrize(
     ("number", "chain"), [("01", ["base"]), ("02", ["base", "search"])]
-    + [(number, ["base", "search", "transfer"]) for number in ("03", "04", "05", "06", "07", "11")],
+    + [(number, ["base", "search", "transfer"]) for number in ("03", "04", "05", "06", "07", "11", "13")],
 )  # fmt: skip
 def test_the_parameters_of_every_notebook_make_the_specs(number, chain, machine):
     parameters = {"n_layer": 2, **defaults(number)}
@@ -119,13 +133,14 @@ ZERO = {
     "workers", "stack", "seeds", "few_seeds", "tradeoff_seeds", "complete_seeds", "check_base_seeds", "draws",
     "base_dropout", "base_target", "base_limit", "penalty", "penalties", "complete_penalty", "n_disambiguation",
     "few_counts", "transfer_weight_decay", "transfer_dropout", "transfer_epochs", "transfer_clip", "base_patience",
-    "discovery_weight_decay",
+    "discovery_weight_decay", "rest_weight", "search_dropout",
 }  # fmt: skip
 """A value of 0 is meant."""
 ANY_SIZE = {
     "seeds", "few_seeds", "draws", "workers", "stack", "stages", "clip", "transfer_clip", "base_lr", "discovery_lr",
     "transfer_lr", "base_every", "discovery_every", "transfer_every", "penalty", "penalties", "complete_penalty",
-    "transfer_weight_decay", "base_patience", "discovery_weight_decay",
+    "transfer_weight_decay", "base_patience", "discovery_weight_decay", "rest_weight",
+    "redraw_scales",
 }  # fmt: skip
 """Without an upper end: a search or a training may come to nothing, and says so."""
 

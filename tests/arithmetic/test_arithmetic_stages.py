@@ -842,6 +842,40 @@ def test_seed_that_is_no_natural_number_is_refused_before_training(untrained, se
         ex.base_models(untrained, seeds, **BASE)
 
 
+SEARCHES = {
+    "family": {"family": "hard_concrete", "lr": 0.2, "density": 0.3},
+    "ranking": {"family": "gradient_times_weight", "density": 0.3},
+    "transplant": {"redraw": 1, "complete": True},
+    "still": {"redraw": 1, "redraw_still": True}, "scaled": {"redraw": 2, "redraw_scale": 2.0},
+    "layers": {"redraw": 1, "complete": True, "redraw_only": "transformer.h.*"},
+    "completeness": {"completeness": 0.3}, "to base": {"to_base": True}, "dropout": {"dropout": 0.2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", SEARCHES.values(), ids=SEARCHES)
+def test_every_way_to_search_gives_the_same_alone_and_in_a_stack_and_no_other_one(made, tmp_path, changes):
+    bases, settings = made[1], {**FIND, **changes}
+    together, alone = (open_machine(tmp_path / name, stack=stack) for name, stack in (("a", 8), ("b", 1)))
+    for machine in (together, alone):
+        shutil.copytree(made[0].store.root / "base", machine.store.root / "base")
+    found, single = (ex.subnetworks(machine, bases, **settings) for machine in (together, alone))
+    plain = {name: value for name, value in changes.items() if name == "complete"}
+    ordinary = ex.subnetworks(together, bases, **FIND, **plain)
+    for one, other, usual in zip(found, single, ordinary, strict=True):
+        assert one.subnetwork == other.subnetwork
+        assert one.subnetwork.masks.keys() == usual.subnetwork.masks.keys()
+        assert one.subnetwork != usual.subnetwork
+        if "density" in changes:
+            assert one.meta["density"] == pytest.approx(0.3, abs=1 / one.subnetwork.total)
+
+
+def test_searches_of_one_length_share_a_stack_whatever_their_density(made):
+    specs = [ex.Search(base=base.spec, **FIND, density=density) for base in made[1] for density in (0.1, 0.4)]
+    assert len(chunks_of(specs, open_machine(made[0].store.root, stack=8))) == 1
+    by_penalty = ex.Search(base=made[1][0].spec, **FIND)
+    assert len(chunks_of([*specs, by_penalty], open_machine(made[0].store.root, stack=8))) == 2
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

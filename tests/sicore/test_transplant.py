@@ -57,6 +57,14 @@ def test_a_step_that_is_a_tensor_does_as_a_number_does():
             assert bool(plain) == (step % every == 0)
 
 
+def test_still_is_the_same_draw_at_every_step():
+    outside = si.redrawn(net, NAMES, steps=9, seeds=[7], still=True)
+    first = outside(0, torch.arange(1))
+    assert first["0.weight"].any()
+    for step in (1, 8, torch.tensor(5)):
+        assert all(torch.equal(first[name], outside(step, torch.arange(1))[name]) for name in NAMES)
+
+
 def test_constant_initialisations_stay_constant():
     outside = si.redrawn(lambda seed: {"w": torch.full((3,), 2.5)}, "w", steps=4, seeds=[0])
     assert all(outside(step, torch.arange(1))["w"].tolist() == [[2.5] * 3] for step in range(4))
