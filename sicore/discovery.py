@@ -28,7 +28,6 @@ from sicore.seeding import generator
 from sicore.stacks import Losses
 from sicore.training import Resume, Run, Trained, Watch, check_counts, train
 
-_RAMP = 0.5
 _MULTIPLIER = "the multiplier"  # among the logits, so that a checkpoint holds it; no parameter of a model has a space
 
 
@@ -71,8 +70,8 @@ def discover(
     density
         Share of weights to keep, for all or for each; None for what the penalty brings. An augmented Lagrangian leads
         there (Bhaskar et al. 2024, "Finding transformer circuits with edge pruning"): lambda, in units of ``penalty``,
-        rises while more is kept than a target that goes from the first density to this one over the first half of the
-        steps, and falls, below 0 if need be, while less is. At the end exactly this share is kept, the highest logits.
+        rises while more is kept than a target that goes from the first density to this one, ever more slowly, and
+        falls, below 0 if need be, while less is. What is missed by more than 0.01 is warned of.
     family
         How the mask is learned (see :mod:`sicore.families`); the paper's
         :class:`~sicore.families.ContinuousSparsification` by default. One that only ranks needs ``density``, and takes
@@ -161,7 +160,7 @@ def discover(
         begin = _sums(family.soft(noisy(one, logits, 0, torch.arange(K)), schedule[0]) for one in names) / total
         context["targets"] = torch.stack([begin, wanted], 1).log()  # [K, 2], the first and the last
         logits[_MULTIPLIER] = torch.zeros(K, device=first.device)
-        ramp = 1 - (1 - torch.arange(steps, device=first.device) / (_RAMP * steps)).clamp(min=0).square()
+        ramp = 1 - (1 - torch.arange(1, steps + 1, device=first.device) / steps).clamp(min=0).square()
         # AdamW moves an entry by lr a step at most: the multiplier can come to 20 within the search.
         gain = 20 / (lr * steps)
 
@@ -193,11 +192,11 @@ def discover(
         target = context["targets"][:, 0].lerp(context["targets"][:, 1], at(step, ramp))
         # What is asked for is the mask at the end; in the first half only the soft one has a size.
         kept = torch.where(
-            at(step, ramp) < 1, _sums(softs).detach(), _sums(family.hard(logits[name]) for name in names)
+            at(step, ramp) < 0.75, _sums(softs).detach(), _sums(family.hard(logits[name]) for name in names)
         )
         excess = ((kept / total).clamp(min=1 / total).log() - target).clamp(-3, 3)
         # Its logarithm is moved, on both sides of 0, as nobody knows beforehand how large it has to be.
-        lam = context["penalty"] * (gain * logits[_MULTIPLIER].detach() + 5 * excess).sinh()
+        lam = context["penalty"] * (gain * logits[_MULTIPLIER].detach() + 20 * excess).sinh()
         return _Priced.apply(loss, lam, logits[_MULTIPLIER], excess, *prices)
 
     def measure(logits: Params, context: Params, step: int, active: Tensor) -> dict[str, Tensor]:
@@ -221,10 +220,9 @@ def discover(
         watch=Watch(measure, every), resume=resume, run=run,
     )  # fmt: skip
     _warn_of_collapse(trained, lam, lr, steps)
-    found = {name: trained.params[name] for name in names}
-    return _highest(found, wanted) if wanted is not None else {
-        name: family.hard(one) for name, one in found.items()
-    }, trained
+    if wanted is not None:
+        _warn_of_missed(trained, wanted, lr, steps)
+    return {name: family.hard(trained.params[name]) for name in names}, trained
 
 
 def _noise(family: Family, logits: Params, seeds: Sequence[int], steps: int) -> Windows | None:
@@ -346,6 +344,17 @@ def _warn_of_collapse(search: Trained, penalty: Tensor, lr: float, steps: int) -
                 f"the mask of model {model} is full: every weight was kept ({at}). The penalty moved no logit below 0: "
                 "raise it, or take more steps or a larger lr. The history's density and soft_mean show "
                 "whether it was falling",
+                stacklevel=3,
+            )
+
+
+def _warn_of_missed(search: Trained, wanted: Tensor, lr: float, steps: int) -> None:
+    ends = {int(row["model"]): row["density"] for row in search.history}
+    for model, share in ends.items():
+        if abs(share - float(wanted[model])) > 0.01:
+            warnings.warn(
+                f"density = {float(wanted[model]):.3g} was asked for, and the mask of model {model} keeps {share:.3g} "
+                f"(lr = {lr:g}, steps = {steps}). Take more steps, a larger lr, or a smaller penalty, lambda's unit",
                 stacklevel=3,
             )
 

@@ -38,7 +38,7 @@ SEARCH = {
     "dtype": "dtype",
 }  # fmt: skip
 TRANSFER = {
-    "computation": "task", "candidates": "candidates", "n_disambiguation": "n_disambiguation few_counts",
+    "computation": "task", "candidates": "candidates", "n_disambiguation": "n_disambiguation few_counts mask_counts",
     "ambiguous": "ambiguous", "validation_pairs": "evaluation_pairs", "test_pairs": "evaluation_pairs",
     "steps": "transfer_steps", "batch": "transfer_batch", "lr": "transfer_lr", "weight_decay": "transfer_weight_decay",
     "dropout": "transfer_dropout", "clip": "transfer_clip clip", "every": "transfer_every", "dtype": "dtype",
@@ -62,16 +62,16 @@ OPTIONAL = {
 VARIED = {
     "n_layers": "n_layer", "penalties": "penalty", "complete_penalty": "penalty", "subtasks": "subtask",
     "tasks": "task", "shared_tasks": "task", "densities": "density", "mask_families": "mask_family",
-    "mask_rates": "discovery_lr", "rest_weight": "completeness", "redraw_scales": "redraw_scale",
+    "mask_rates": "discovery_lr", "rest_weight": "completeness",
     "search_dropout": "discovery_dropout",
 }  # fmt: skip
 """Parameters whose values a notebook puts in place of another one's, one after the other."""
 STARTS = ("conditions", "depth_starts", "check_starts", "check_base_starts")
 """Parameters that name conditions."""
-SEEDS = ("seeds", "few_seeds")
+SEEDS = ("seeds", "few_seeds", "mask_seeds")
 AMONG = ("tradeoff_seeds", "complete_seeds", "check_base_seeds")
 """Parameters that name some of a notebook's seeds."""
-MAY_BE_EMPTY = ("subtasks", "tasks", "check_base_seeds", "inherit")
+MAY_BE_EMPTY = ("subtasks", "tasks", "check_base_seeds", "inherit", "densities", "objectives", "transplants")
 
 
 def check(machine: Machine, parameters: Mapping[str, Any]) -> None:

@@ -415,16 +415,18 @@ def solutions(
     return figure
 
 
-def mask_images(masks: Mapping[str, Tensor], block: int = 4) -> Figure:
-    """Masks of GPT-2 as pictures: darker where less of a block of ``block`` x ``block`` weights is kept."""
+def mask_images(masks: Mapping[str, Tensor], block: int = 4, matrix: str = "") -> Figure:
+    """Masks of GPT-2 as pictures: darker where less of a block of ``block`` x ``block`` weights is kept.
+
+    Named by parameters, or, where ``matrix`` is the name of one, by what tells several masks of it apart.
+    """
     figure, panels = plt.subplots(1, len(masks), figsize=(11, 3.2), layout="constrained", squeeze=False)
     image = None
     for axes, (name, mask) in zip(panels[0], masks.items(), strict=True):
         rows, columns = (size // block * block for size in mask.shape)
         share = mask[:rows, :columns].float().reshape(rows // block, block, columns // block, block).mean((1, 3))
         image = axes.imshow(share.cpu().numpy(), cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        layer, matrix = _layer_and_matrix(name)
-        axes.set(title=f"layer {layer}: {matrix}", xticks=[], yticks=[])
+        axes.set(title=name if matrix else "layer {}: {}".format(*_layer_and_matrix(name)), xticks=[], yticks=[])
         axes.set_xlabel(f"{mask.shape[1]} outputs")
         axes.set_ylabel(f"{mask.shape[0]} inputs")
     assert image is not None

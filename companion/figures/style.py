@@ -155,8 +155,8 @@ def dots(
     Columns of both: ``by`` (the start), ``seed`` and ``value``, one row a seed and start. ``labels`` stand in place of
     :func:`label`, name by name.
     """
-    shown = [name for name in order if (table[by] == name).any()]
     many = table if reference is None else reference
+    shown = [name for name in order if (table[by] == name).any() or (many[by] == name).any()]
     means = summary(many, [by], value).set_index(by)
     height = 0.42 if reference is None else 0.5
     figure, axes = plt.subplots(figsize=(7.6, height * len(shown) + 1.3), layout="constrained")

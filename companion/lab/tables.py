@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 
     from companion.lab.make import Machine
 
-SEEDS = ("seeds", "few_seeds", "vision_seeds", "scene_seeds", "mixed_seeds")
+SEEDS = ("seeds", "few_seeds", "vision_seeds", "scene_seeds", "mixed_seeds", "mask_seeds")
 """What notebooks call their seeds; the first that is there counts."""
 REPEATABLE = ("resnet_depths", "mixed_z", "mixed_w")
 """Parameters whose lists may name a value twice, such as the blocks of a network's stages, or a law's logits."""
 WITHOUT_EFFECT = ("store", "workers", "stack")
 """Parameters that change no result. Two runs that differ in these alone are one run, done twice."""
-COUNTS = ("n_disambiguation", "few_counts")
+COUNTS = ("n_disambiguation", "few_counts", "mask_counts")
 """Lists of numbers of samples, the column ``n_disambiguation`` of a table. Means go over all that a run has."""
 IN_PARTS = (
     *COUNTS, "conditions", "depth_starts", "check_starts", "check_base_starts", "table_rows", "tasks", "subtasks",
-    "shared_tasks", "penalties", "n_layers", "draws",
+    "shared_tasks", "penalties", "n_layers", "draws", "mask_families", "densities", "objectives", "transplants",
 )  # fmt: skip
 """Lists whose values have rows of their own, so that a run with some of them does a part of what one with all does."""
 LATER = {"base_patience": 0, "discovery_weight_decay": 0.0, "discovery_skip_temperature": False}
