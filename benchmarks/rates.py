@@ -54,7 +54,7 @@ def main() -> None:
     defaults = {name: ast.literal_eval(entry["default"]) for name, entry in parameters_of(notebook).items()}
     quick = read_parameter_file(project_root() / "params" / "quick.yaml", notebook)
     parameters = {name: quick.get(name, value) for name, value in defaults.items()} | {
-        "mask_families": ["continuous_sparsification"], "mask_rates": {}, "densities": [],
+        "mask_families": ["continuous_sparsification"], "densities": [],
         "few_counts": [25, 100, 250, 400], "few_seeds": given.seeds, "scale": "tuning",
     }  # fmt: skip
     bases = stages.base_models(machine, given.seeds, **settings.base(machine, parameters))

@@ -157,7 +157,12 @@ def discover(
     if noise is not None:
         context["seeds"] = torch.tensor(seeds, device=first.device)
     if wanted is not None:
-        begin = _sums(family.soft(noisy(one, logits, 0, torch.arange(K)), schedule[0]) for one in names) / total
+        begin = (
+            _sums(
+                family.soft(noisy(one, logits, 0, torch.arange(K, device=first.device)), schedule[0]) for one in names
+            )
+            / total
+        )
         context["targets"] = torch.stack([begin, wanted], 1).log()  # [K, 2], the first and the last
         logits[_MULTIPLIER] = torch.zeros(K, device=first.device)
         ramp = 1 - (1 - torch.arange(1, steps + 1, device=first.device) / steps).clamp(min=0).square()

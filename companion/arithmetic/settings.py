@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from companion.arithmetic import stages
-from companion.arithmetic.specs import FAMILIES, Base, Search, Transfer
+from companion.arithmetic.specs import Base, Search, Transfer
 from companion.arithmetic.task import Computation
 from companion.lab.make import Machine
 from companion.lab.naming import changed, sayers, settings, told_by
@@ -47,7 +47,7 @@ TRANSFER = {
 BASE_OPTIONAL = {"patience": "base_patience"}
 SEARCH_OPTIONAL = {
     "weight_decay": "discovery_weight_decay", "skip_temperature": "discovery_skip_temperature",
-    "family": "mask_family", "density": "density", "redraw": "redraw",
+    "family": "mask_family", "density": "density transplant_density", "redraw": "redraw",
     "redraw_only": "redraw_only", "redraw_scale": "redraw_scale", "redraw_still": "redraw_still",
     "dropout": "discovery_dropout", "completeness": "completeness",
     "to_base": "to_base", "complete": "complete",
@@ -61,8 +61,9 @@ OPTIONAL = {
 
 VARIED = {
     "n_layers": "n_layer", "penalties": "penalty", "complete_penalty": "penalty", "subtasks": "subtask",
-    "tasks": "task", "shared_tasks": "task", "densities": "density", "mask_families": "mask_family",
-    "mask_rates": "discovery_lr", "rest_weight": "completeness",
+    "tasks": "task", "shared_tasks": "task", "densities": "density", "transplant_densities": "density",
+    "mask_families": "mask_family", "transplant_families": "mask_family", "hard_concrete_lr": "discovery_lr",
+    "gaussian_gate_lr": "discovery_lr", "straight_through_lr": "discovery_lr", "rest_weight": "completeness",
     "search_dropout": "discovery_dropout",
 }  # fmt: skip
 """Parameters whose values a notebook puts in place of another one's, one after the other."""
@@ -71,7 +72,10 @@ STARTS = ("conditions", "depth_starts", "check_starts", "check_base_starts")
 SEEDS = ("seeds", "few_seeds", "mask_seeds")
 AMONG = ("tradeoff_seeds", "complete_seeds", "check_base_seeds")
 """Parameters that name some of a notebook's seeds."""
-MAY_BE_EMPTY = ("subtasks", "tasks", "check_base_seeds", "inherit", "densities", "objectives", "transplants")
+MAY_BE_EMPTY = (
+    "subtasks", "tasks", "check_base_seeds", "inherit", "densities", "objectives", "transplants",
+    "transplant_densities", "transplant_families",
+)  # fmt: skip
 
 
 def check(machine: Machine, parameters: Mapping[str, Any]) -> None:
@@ -89,18 +93,14 @@ def check(machine: Machine, parameters: Mapping[str, Any]) -> None:
     for name, value in parameters.items():
         if isinstance(value, list) and not value and name not in MAY_BE_EMPTY:
             raise ValueError(f"{name} is empty: expected at least one value")
-    for share in parameters.get("densities", []):
-        if not share:
-            raise ValueError(f"densities = {parameters['densities']}: expected shares of the weights above 0")
-    for family in parameters.get("mask_rates", {}):
-        if family not in FAMILIES:
-            raise ValueError(f"mask_rates names {family!r}; expected some of {', '.join(FAMILIES)}")
+    for name in ("densities", "transplant_densities"):
+        if 0 in parameters.get(name, []):
+            raise ValueError(f"{name} = {parameters[name]}: expected shares of the weights above 0")
     seeds = _seeds(parameters)
     _check_chain(machine, parameters, seeds, {})
     for name, of in VARIED.items():
         if name in parameters:
-            given = parameters[name]
-            values = given if isinstance(given, list) else given.values() if isinstance(given, dict) else [given]
+            values = parameters[name] if isinstance(parameters[name], list) else [parameters[name]]
             for value in values:
                 _check_chain(machine, {**parameters, of: value}, seeds, {of: name})
 
@@ -197,6 +197,6 @@ def _settings(
     names: Mapping[str, str], optional: Mapping[str, str], machine: Machine, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What the names stand for, and the optional ones that are given."""
-    some = {setting: name for setting, name in optional.items() if name in given}
+    some = sayers(optional, given)
     found = settings({**names, **some}, given)
     return found | {"dtype": machine.dtype(found["dtype"])}

@@ -48,6 +48,7 @@ COUNTS = ("n_disambiguation", "few_counts", "mask_counts")
 IN_PARTS = (
     *COUNTS, "conditions", "depth_starts", "check_starts", "check_base_starts", "table_rows", "tasks", "subtasks",
     "shared_tasks", "penalties", "n_layers", "draws", "mask_families", "densities", "objectives", "transplants",
+    "transplant_densities", "transplant_families",
 )  # fmt: skip
 """Lists whose values have rows of their own, so that a run with some of them does a part of what one with all does."""
 LATER = {"base_patience": 0, "discovery_weight_decay": 0.0, "discovery_skip_temperature": False}

@@ -60,7 +60,7 @@ def test_every_setting_of_a_stage_is_given(stage, spec, parameters, machine):
 
 @pytest.mark.parametrize(
     ("number", "chain"), [("01", ["base"]), ("02", ["base", "search"])]
-    + [(number, ["base", "search", "transfer"]) for number in ("03", "04", "05", "06", "07", "11", "13")],
+    + [(number, ["base", "search", "transfer"]) for number in ("03", "04", "05", "06", "07", "11", "13", "15")],
 )  # fmt: skip
 def test_the_parameters_of_every_notebook_make_the_specs(number, chain, machine):
     parameters = {"n_layer": 2, **defaults(number)}
@@ -133,14 +133,15 @@ ZERO = {
     "workers", "stack", "seeds", "few_seeds", "tradeoff_seeds", "complete_seeds", "check_base_seeds", "draws",
     "base_dropout", "base_target", "base_limit", "penalty", "penalties", "complete_penalty", "n_disambiguation",
     "few_counts", "transfer_weight_decay", "transfer_dropout", "transfer_epochs", "transfer_clip", "base_patience",
-    "discovery_weight_decay", "rest_weight", "search_dropout",
+    "discovery_weight_decay", "rest_weight", "search_dropout", "mask_seeds", "mask_counts",
+    "transplant_density",
 }  # fmt: skip
 """A value of 0 is meant."""
 ANY_SIZE = {
     "seeds", "few_seeds", "draws", "workers", "stack", "stages", "clip", "transfer_clip", "base_lr", "discovery_lr",
     "transfer_lr", "base_every", "discovery_every", "transfer_every", "penalty", "penalties", "complete_penalty",
     "transfer_weight_decay", "base_patience", "discovery_weight_decay", "rest_weight",
-    "redraw_scales",
+    "mask_seeds", "hard_concrete_lr", "gaussian_gate_lr", "straight_through_lr",
 }  # fmt: skip
 """Without an upper end: a search or a training may come to nothing, and says so."""
 
@@ -160,7 +161,7 @@ def test_a_number_out_of_range_is_refused_by_its_parameters_name_before_any_trai
     inner = kind.removeprefix("list[").removesuffix("]")
     cases = [(-1, True), (0, name not in ZERO), (HUGE[inner], name not in ANY_SIZE)]
     if kind != inner:
-        cases.append((None, name != "check_base_seeds"))
+        cases.append((None, name not in settings.MAY_BE_EMPTY))
     for value, refused in cases:
         one = value if kind == inner else [] if value is None else [value]
         if refused:
