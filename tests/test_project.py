@@ -61,6 +61,7 @@ def test_there_are_notebooks():
         "13_masks",
         "14_mixed",
         "15_transplant",
+        "16_sharing",
     ]
 
 

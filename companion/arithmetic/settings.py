@@ -64,12 +64,13 @@ VARIED = {
     "tasks": "task", "shared_tasks": "task", "densities": "density", "transplant_densities": "density",
     "mask_families": "mask_family", "transplant_families": "mask_family", "hard_concrete_lr": "discovery_lr",
     "gaussian_gate_lr": "discovery_lr", "straight_through_lr": "discovery_lr", "rest_weight": "completeness",
-    "search_dropout": "discovery_dropout",
+    "search_dropout": "discovery_dropout", "second_subtask": "subtask", "assign_penalty": "penalty",
+    "assign_lr": "discovery_lr", "assign_deviation": "redraw_scale",
 }  # fmt: skip
 """Parameters whose values a notebook puts in place of another one's, one after the other."""
 STARTS = ("conditions", "depth_starts", "check_starts", "check_base_starts")
 """Parameters that name conditions."""
-SEEDS = ("seeds", "few_seeds", "mask_seeds")
+SEEDS = ("seeds", "few_seeds", "mask_seeds", "assign_seeds")
 AMONG = ("tradeoff_seeds", "complete_seeds", "check_base_seeds")
 """Parameters that name some of a notebook's seeds."""
 MAY_BE_EMPTY = (

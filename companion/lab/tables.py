@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from companion.lab.make import Machine
 
-SEEDS = ("seeds", "few_seeds", "vision_seeds", "scene_seeds", "mixed_seeds", "mask_seeds")
+SEEDS = ("seeds", "few_seeds", "vision_seeds", "scene_seeds", "mixed_seeds", "mask_seeds", "assign_seeds")
 """What notebooks call their seeds; the first that is there counts."""
 REPEATABLE = ("resnet_depths", "mixed_z", "mixed_w")
 """Parameters whose lists may name a value twice, such as the blocks of a network's stages, or a law's logits."""
