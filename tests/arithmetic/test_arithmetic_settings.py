@@ -133,7 +133,8 @@ ZERO = {
     "workers", "stack", "seeds", "few_seeds", "tradeoff_seeds", "complete_seeds", "check_base_seeds", "draws",
     "base_dropout", "base_target", "base_limit", "penalty", "penalties", "complete_penalty", "n_disambiguation",
     "few_counts", "transfer_weight_decay", "transfer_dropout", "transfer_epochs", "transfer_clip", "base_patience",
-    "discovery_weight_decay", "rest_weight", "search_dropout", "mask_seeds", "mask_counts", "assign_seeds", "assign_penalty",
+    "discovery_weight_decay", "rest_weight", "search_dropout", "mask_seeds", "mask_counts", "assign_seeds",
+    "assign_penalty",
     "transplant_density",
 }  # fmt: skip
 """A value of 0 is meant."""
@@ -141,7 +142,8 @@ ANY_SIZE = {
     "seeds", "few_seeds", "draws", "workers", "stack", "stages", "clip", "transfer_clip", "base_lr", "discovery_lr",
     "transfer_lr", "base_every", "discovery_every", "transfer_every", "penalty", "penalties", "complete_penalty",
     "transfer_weight_decay", "base_patience", "discovery_weight_decay", "rest_weight",
-    "mask_seeds", "assign_seeds", "assign_penalty", "assign_lr", "assign_deviation", "hard_concrete_lr", "gaussian_gate_lr", "straight_through_lr",
+    "mask_seeds", "assign_seeds", "assign_penalty", "assign_lr",
+    "assign_deviation", "hard_concrete_lr", "gaussian_gate_lr", "straight_through_lr",
 }  # fmt: skip
 """Without an upper end: a search or a training may come to nothing, and says so."""
 
