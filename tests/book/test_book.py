@@ -314,14 +314,17 @@ def test_the_tables_of_the_task_are_right():
 
 def test_the_code_for_your_own_model_runs(tmp_path):
     code = re.findall(r"```python\n(.*?)```", (BOOK / "own_model.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(code) == 5
+    assert len(code) == 7
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(code)], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert "the mask of model 0 is empty" in done.stdout
     assert "the mask of model 0 is full" in done.stdout
-    assert done.stdout.count("Subnetwork(") == 2, "one of the paper's family, one of the page's own"
+    kept = re.findall(r"Subnetwork\(.* ([\d.]+)%,", done.stdout)
+    assert len(kept) == 4, "one of the paper's family, one of the page's own, one of a set size, one in transplant"
+    assert [float(share) for share in kept[2:]] == pytest.approx([10, 20], abs=1.0)
+    assert "was asked for" not in done.stderr
     assert (tmp_path / "product.safetensors").is_file()
 
 
