@@ -105,12 +105,12 @@ def density_by_matrix(table: pd.DataFrame, *, reference: pd.DataFrame | None = N
 
 
 def by_density(
-    table: pd.DataFrame, *, levels: Mapping[str, float], reference: pd.DataFrame | None = None
+    table: pd.DataFrame, *, levels: Mapping[int, float], reference: pd.DataFrame | None = None
 ) -> Figure:  # fmt: skip
     """Accuracy against the share of weights kept: a line a number of samples, with its band of 95 % from 10 seeds on.
 
-    Columns: ``share``, ``n_disambiguation``, ``seed``, ``test_accuracy``. ``levels`` are dotted lines with a name.
-    With a reference the lines are its, and the means of the table hollow diamonds.
+    Columns: ``share``, ``n_disambiguation``, ``seed``, ``test_accuracy``. ``levels`` are dotted lines, by number of
+    samples. With a reference the lines are its, and the means of the table hollow diamonds.
     """
     figure, axes = plt.subplots(figsize=(7.6, 4.4), layout="constrained")
     many = table if reference is None else reference
@@ -126,15 +126,11 @@ def by_density(
             f"{count} samples", (last["share"], last["mean"]), xytext=(7, 0), textcoords="offset points", va="center",
             color=shade,
         )  # fmt: skip
+        if count in levels:
+            axes.axhline(levels[count], color=shade, ls=":", lw=1.4)
         if reference is not None:
             own = table[table["n_disambiguation"] == count].groupby("share")["test_accuracy"].mean()
             axes.plot(own.index, own, **OWN_POINTS)
-    for name, level in levels.items():
-        axes.axhline(level, color="grey", ls=":", lw=1.4)
-        axes.annotate(
-            f"{name}, mean", (0, level), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points",
-            color="dimgrey", fontsize="small",
-        )  # fmt: skip
     shares = sorted(many["share"].unique())
     axes.set_xscale("log")
     axes.set_xticks(shares, [f"{100 * share:g} %" for share in shares])
@@ -170,11 +166,11 @@ def named_curves(
     count_axis(axes, sorted(many["n_disambiguation"].unique()))
     axes.set(xlabel="disambiguation samples", ylabel="accuracy on unambiguous pairs", ylim=(None, 1.02))
     handles, names = axes.get_legend_handles_labels()
-    looks_of = dict(zip(names, handles, strict=True))
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": 2}
     if reference is None:
-        axes.legend(handles, names, loc="lower right", fontsize="small")
+        figure.legend(handles, names, **place)
     else:
-        own_legend(axes, looks_of, loc="lower right", fontsize="small")
+        own_legend(figure, dict(zip(names, handles, strict=True)), **place)
     return figure
 
 
