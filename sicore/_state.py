@@ -30,11 +30,12 @@ def _own(values: Tensor, like: Tensor) -> Tensor:
     return as_held(values) if is_held(like) else values.requires_grad_()
 
 
-def origin_of(params: Params, context: Params, steps: int) -> dict[str, Any]:
+def origin_of(params: Params, context: Params, steps: int, of: str) -> dict[str, Any]:
     """What a training begins with, as JSON: so that no other one goes on from its checkpoint."""
     begin = {**context, **params}
     return {
         "steps": steps,
+        "of": of,
         "kinds": {name: [str(one.dtype), list(one.shape), is_held(one)] for name, one in begin.items()},
         # Sums, not a checksum: on another machine a first value may round otherwise, and the training may go on there.
         # As text: JSON has no nan and no infinity, which a context may hold where nothing computes with it.
@@ -43,7 +44,7 @@ def origin_of(params: Params, context: Params, steps: int) -> dict[str, Any]:
 
 
 def _same(one: Any, other: dict[str, Any]) -> bool:
-    if not isinstance(one, dict) or any(one.get(key) != other[key] for key in ("steps", "kinds")):
+    if not isinstance(one, dict) or any(one.get(key) != other[key] for key in ("steps", "of", "kinds")):
         return False
     return all(
         a == b or abs(float(a) - float(b)) <= 1e-3 * float(own[1])

@@ -36,9 +36,14 @@ class Windows:
         for name, shape in shapes.items():
             room = tables[name].shape[1] - shape.numel() + 1
             drawn = torch.stack([torch.randint(room, (steps,), generator=one) for one in generators])  # [K, steps]
-            self.places[name] = drawn.to(tables[name].device)
+            self.places[name] = drawn
 
     def __call__(self, name: str, step: int | Tensor, index: Tensor) -> Tensor:
+        if self.tables[name].device != index.device:
+            self.tables[name], self.places[name] = (
+                self.tables[name].to(index.device),
+                self.places[name].to(index.device),
+            )
         table, shape = self.tables[name], self.shapes[name]
         # A step that is a tensor is a captured one: its value is not known here.
         at = self.places[name][:, step] if isinstance(step, int) else self.places[name].index_select(1, step.view(1))

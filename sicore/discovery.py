@@ -12,9 +12,9 @@ Source: Zhang, Lepori & Pavlick (2023), section 3.1 and appendix B.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from sicore.families import ContinuousSparsification, Family, Score
 from sicore.masking import Params
 from sicore.seeding import generator
 from sicore.stacks import Losses
-from sicore.training import Resume, Run, Trained, Watch, check_counts, train
+from sicore.training import Resume, Run, Trained, Watch, check_counts, check_optimiser, train
 
 _MULTIPLIER = "the multiplier"  # among the logits, so that a checkpoint holds it; no parameter of a model has a space
 
@@ -68,10 +68,11 @@ def discover(
     penalty
         lambda, for all or for each of the K searches.
     density
-        Share of weights to keep, for all or for each; None for what the penalty brings. An augmented Lagrangian leads
-        there (Bhaskar et al. 2024, "Finding transformer circuits with edge pruning"): lambda, in units of ``penalty``,
-        rises while more is kept than a target that goes from the first density to this one, ever more slowly, and
-        falls, below 0 if need be, while less is. What is missed by more than 0.01 is warned of.
+        Share of weights to keep, for all or for each; None for what the penalty brings. A Lagrangian leads there (after
+        Bhaskar et al. 2024, "Finding transformer circuits with edge pruning"): lambda, in units of ``penalty``, rises
+        while more is kept than a target that goes from the first density to this one, ever more slowly, and falls,
+        below 0 if need be, while less is. What is missed by more than 0.01 is warned of. Not with ``weight_decay`` or
+        ``clip``, which would act on lambda, too.
     family
         How the mask is learned (see :mod:`sicore.families`); the paper's
         :class:`~sicore.families.ContinuousSparsification` by default. One that only ranks needs ``density``, and takes
@@ -131,13 +132,21 @@ def discover(
     names = (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
     _check(family, source, names)
     check_counts(steps=steps)
+    check_optimiser(lr, weight_decay, clip)
     # What is not masked is copied: losses may change running statistics, and the caller's are not theirs to change.
     source = {name: tensor.detach() if name in names else tensor.detach().clone() for name, tensor in source.items()}
     first, K = source[names[0]], len(source[names[0]])
     lam = _each("penalty", penalty, K).to(first.device)
     wanted = None if density is None else _each("density", density, K).to(first.device)
     if isinstance(family, Score):
+        if outside is not None or complement is not None:
+            raise ValueError(f"family = {family!r} ranks weights and takes no steps: no outside or complement")
         return _ranked(losses, source, names, batches, wanted, family, accuracy)
+    if wanted is not None and (weight_decay or clip is not None or not bool((lam > 0).all())):
+        raise ValueError(
+            f"density = {density!r} with penalty = {penalty!r}, weight_decay = {weight_decay}, clip = {clip}: lambda "
+            "is moved in units of penalty, above 0, and without the other two"
+        )
     rest = [name for name in source if name not in names]
     types = {name: dtype or source[name].dtype for name in names}
     # As a table: the step may be a tensor, in a captured training step.
@@ -152,22 +161,23 @@ def discover(
     def noisy(name: str, logits: Params, step: int | Tensor, index: Tensor) -> Tensor:
         return logits[name] if noise is None else logits[name] + noise(name, step, index)
 
-    context = {**source, **{f"short/{name}": source[name].to(types[name]) for name in names}, "penalty": lam}
-    context["schedule"] = schedule[[0, -1]].expand(K, 2)
-    if noise is not None:
-        context["seeds"] = torch.tensor(seeds, device=first.device)
+    context = {**source, **{f"short/{name}": source[name].to(types[name]) for name in names}, "search/penalty": lam}
+    everyone = torch.arange(K, device=first.device)
+    if outside is not None:  # the last step now, so that what it lacks is said before the first
+        _check_outside(outside(steps - 1, everyone), dict(logits))
     if wanted is not None:
-        begin = (
-            _sums(
-                family.soft(noisy(one, logits, 0, torch.arange(K, device=first.device)), schedule[0]) for one in names
-            )
-            / total
-        )
-        context["targets"] = torch.stack([begin, wanted], 1).log()  # [K, 2], the first and the last
-        logits[_MULTIPLIER] = torch.zeros(K, device=first.device)
+        begin = _sums(family.soft(noisy(one, logits, 0, everyone), schedule[0]) for one in names) / total
+        # [K, 2], the first and the last
+        context["search/targets"] = torch.stack([begin.clamp(min=1 / total), wanted], 1).log()
+        # A whole vector for each model: how the optimiser rounds must not depend on who shares the stack.
+        logits[_MULTIPLIER] = torch.zeros(K, 16, device=first.device)
         ramp = 1 - (1 - torch.arange(1, steps + 1, device=first.device) / steps).clamp(min=0).square()
         # AdamW moves an entry by lr a step at most: the multiplier can come to 20 within the search.
         gain = 20 / (lr * steps)
+
+    def moved(multiplier: Tensor) -> Tensor:
+        """lambda in units of the penalty; the multiplier is its logarithm, on both sides of 0."""
+        return multiplier.clamp(-20, 20).sinh()
 
     def at(step: int | Tensor, of: Tensor) -> Tensor:
         # Not of[step]: that would wait for the value of a tensor.
@@ -176,9 +186,7 @@ def discover(
     def objective(logits: Params, context: Params, batch: Any, step: Any) -> Tensor:
         T, index = at(step, schedule), context["index"]
         beside = outside(step, index) if outside is not None else {}
-        check_tensors("what outside gives", beside)
-        if odd := beside.keys() - set(names):
-            raise ValueError(f"outside gives {listed(sorted(odd))}, which is not masked; masked are {listed(names)}")
+        _check_outside(beside, {name: logits[name] for name in names})
         effective, prices, softs = {name: context[name] for name in rest}, [], []
         without = dict(effective)
         for name in names:
@@ -193,16 +201,16 @@ def discover(
         if complement is not None:
             loss = loss + complement(without, context, batch, step)
         if wanted is None:
-            return _Priced.apply(loss, context["penalty"], None, None, *prices)
-        target = context["targets"][:, 0].lerp(context["targets"][:, 1], at(step, ramp))
+            return _Priced.apply(loss, context["search/penalty"], None, None, *prices)
+        target = context["search/targets"][:, 0].lerp(context["search/targets"][:, 1], at(step, ramp))
         # What is asked for is the mask at the end; in the first half only the soft one has a size.
         kept = torch.where(
             at(step, ramp) < 0.75, _sums(softs).detach(), _sums(family.hard(logits[name]) for name in names)
         )
         excess = ((kept / total).clamp(min=1 / total).log() - target).clamp(-3, 3)
-        # Its logarithm is moved, on both sides of 0, as nobody knows beforehand how large it has to be.
-        lam = context["penalty"] * (gain * logits[_MULTIPLIER].detach() + 20 * excess).sinh()
-        return _Priced.apply(loss, lam, logits[_MULTIPLIER], excess, *prices)
+        multiplier = logits[_MULTIPLIER][:, 0]
+        lam = context["search/penalty"] * moved(gain * multiplier.detach() + 20 * excess)
+        return _Priced.apply(loss, lam, multiplier, excess, *prices)
 
     def measure(logits: Params, context: Params, step: int, active: Tensor) -> dict[str, Tensor]:
         T = family.schedule(step - 1, steps)
@@ -213,17 +221,24 @@ def discover(
             "temperature": torch.full((len(active),), T),
         }  # fmt: skip
         if wanted is not None:
-            values["penalty"] = context["penalty"] * (gain * logits[_MULTIPLIER]).sinh()
+            values["penalty"] = context["search/penalty"] * moved(gain * logits[_MULTIPLIER][:, 0])
         if accuracy is not None:
             others = {name: context[name] for name in rest}
             for label, masks in (("accuracy", hard), ("soft_accuracy", soft)):
-                values[label] = accuracy(others | {name: context[name] * masks[name] for name in masks}, active)
+                masked = {name: (context[name] * mask).to(context[name].dtype) for name, mask in masks.items()}
+                values[label] = accuracy(others | masked, active)
         return values
 
+    resume = resume or Resume()
+    told = (
+        f"{resume.of} {family!r} {schedule.tolist()} {lam.tolist()} {density!r} {outside is None} {complement is None}"
+    )
+    told += f" {seeds if noise is not None else None}"
     trained = train(
         objective, logits, batches, context=context, steps=steps, lr=lr, weight_decay=weight_decay, clip=clip,
-        watch=Watch(measure, every), resume=resume, run=run,
+        watch=Watch(measure, every), resume=replace(resume, of=told), run=run,
     )  # fmt: skip
+    trained.params.pop(_MULTIPLIER, None)
     _warn_of_collapse(trained, lam, lr, steps)
     if wanted is not None:
         _warn_of_missed(trained, wanted, lr, steps)
@@ -293,25 +308,52 @@ def _ranked(
     K = len(density)
     active = torch.arange(K, device=density.device)
     weights = {name: source[name].detach().clone().requires_grad_() for name in names}
-    gradients = {name: torch.zeros_like(source[name]) for name in names}
+    gradients = {name: torch.zeros_like(source[name], dtype=torch.float32) for name in names}
     for step in range(family.batches):
-        loss = losses({**source, **weights}, {**source, "index": active}, batches(step, active), step)
-        for name, gradient in zip(names, torch.autograd.grad(loss.sum(), list(weights.values())), strict=True):
-            gradients[name] += gradient / family.batches
-    scores = {name: family.score(source[name].detach(), gradients[name]) for name in names}
+        effective = {name: tensor * 1 for name, tensor in weights.items()}  # no leaves: the model may hold its own
+        loss = losses({**source, **effective}, {**source, "index": active}, batches(step, active), step)
+        found = torch.autograd.grad(loss.sum(), list(weights.values()), allow_unused=True)
+        for name, gradient in zip(names, found, strict=True):
+            if gradient is not None:
+                gradients[name] += gradient.float() / family.batches
+    scores = {name: family.score(source[name].detach().float(), gradients[name]) for name in names}
+    for name, score in scores.items():
+        if score.shape != source[name].shape:
+            raise ValueError(
+                f"family.score gives {name!r} the shape {list(score.shape)}, not {list(source[name].shape)}"
+            )
+        if bad := (~score.reshape(K, -1).isfinite().all(1)).nonzero().flatten().tolist():
+            raise FloatingPointError(
+                f"a score of model {bad[0]} is not finite, in {name!r}; check the loss and the data"
+            )
     masks = _highest(scores, density)
     total = sum(tensor[0].numel() for tensor in scores.values())
     shares = _sums(masks.values()) / total
     history = [{"model": k, "step": 0, "density": share} for k, share in enumerate(shares.tolist())]
     if accuracy is not None:
-        found = accuracy({**source, **{name: source[name] * masks[name] for name in names}}, active)
-        history = [{**row, "accuracy": value} for row, value in zip(history, found.tolist(), strict=True)]
+        right = accuracy({**source, **{name: source[name] * masks[name] for name in names}}, active)
+        history = [{**row, "accuracy": value} for row, value in zip(history, right.tolist(), strict=True)]
     return masks, Trained(scores, [0] * K, history)
+
+
+def _check_outside(beside: Any, logits: Params) -> None:
+    check_tensors("what outside gives", beside)
+    if odd := beside.keys() - logits.keys():
+        raise ValueError(f"outside gives {listed(sorted(odd))}, which is not masked; masked are {listed(logits)}")
+    for name, tensor in beside.items():
+        if tensor.shape != logits[name].shape:
+            raise ValueError(
+                f"outside gives {name!r} the shape {list(tensor.shape)}, the source has {list(logits[name].shape)}"
+            )
 
 
 def _check(family: Family | Score, source: Params, names: Sequence[str]) -> None:
     check_tensors("source", source)
     methods = ("score",) if isinstance(family, Score) else _METHODS
+    if isinstance(family, Score) and hasattr(family, "soft"):
+        raise TypeError(
+            f"family is {family!r}: it has both score and soft, so that nobody knows whether it ranks or learns"
+        )
     if isinstance(family, type) or not all(callable(getattr(family, name, None)) for name in methods):
         given = f"the class {family.__name__}" if isinstance(family, type) else repr(family)
         raise TypeError(
@@ -357,20 +399,28 @@ def _warn_of_missed(search: Trained, wanted: Tensor, lr: float, steps: int) -> N
     ends = {int(row["model"]): row["density"] for row in search.history}
     for model, share in ends.items():
         if abs(share - float(wanted[model])) > 0.01:
+            unit = "larger" if share > float(wanted[model]) else "smaller"
             warnings.warn(
                 f"density = {float(wanted[model]):.3g} was asked for, and the mask of model {model} keeps {share:.3g} "
-                f"(lr = {lr:g}, steps = {steps}). Take more steps, a larger lr, or a smaller penalty, lambda's unit",
+                f"(lr = {lr:g}, steps = {steps}). Take more steps, a family with noise, or a {unit} penalty, which is "
+                "lambda's unit",
                 stacklevel=3,
             )
 
 
 def _logits(family: Family, source: Params, names: Iterable[str]) -> Params:
-    """The logits that a search starts with, in float32, checked."""
+    """The logits that a search starts with, in float32, checked, and the mask that they would end with."""
     logits = {name: family.start(source[name]).float() for name in names}
     for name, tensor in logits.items():
         if tensor.shape != source[name].shape:
             raise ValueError(
                 f"family.start gives {name!r} the shape {tuple(tensor.shape)}, the source {tuple(source[name].shape)}"
+            )
+        hard = family.hard(tensor)
+        if hard.shape != tensor.shape or hard.dtype != torch.bool:
+            raise ValueError(
+                f"family.hard gives {name!r} a mask of type {hard.dtype} and shape {tuple(hard.shape)}: expected "
+                f"torch.bool and {tuple(tensor.shape)}"
             )
     return logits
 
@@ -382,10 +432,11 @@ def _each(name: str, given: float | Sequence[float], K: int) -> Tensor:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} = {given!r}: expected a number, or one for each of {K} searches") from error
     values = values if isinstance(values, list) else [values] * K
-    if len(values) != K:
+    if len(values) != K or any(isinstance(value, list) for value in values):
         raise ValueError(f"{name} has {len(values)} values, one for each of {K} searches is expected")
-    if name == "penalty" and not all(0 <= value < math.inf for value in values):
+    rounded = torch.tensor(values, dtype=torch.float32)
+    if name == "penalty" and not bool(((rounded >= 0) & rounded.isfinite()).all()):
         raise ValueError(f"penalty = {given!r}: expected finite numbers of 0 or more")
-    if name == "density" and not all(0 < value <= 1 for value in values):
+    if name == "density" and not bool(((rounded > 0) & (rounded <= 1)).all()):
         raise ValueError(f"density = {given!r}: expected shares of the weights, above 0 and at most 1")
-    return torch.tensor(values, dtype=torch.float32)
+    return rounded

@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class Family(Protocol):
@@ -47,7 +48,7 @@ class Family(Protocol):
         return logits > 0
 
     def price(self, logits: Tensor, soft: Tensor, at: Tensor | float) -> Tensor:
-        """What every entry costs, differentiable: the sum is the expected number of kept weights. ``soft`` is known."""
+        """What every entry costs, differentiable: their sum is how many are expected above 0. ``soft`` is known."""
         return soft
 
 
@@ -141,6 +142,7 @@ class _Sigmoid(torch.autograd.Function):
         return mask
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
         return torch.ops.aten.sigmoid_backward(grad * ctx.T, mask), None
@@ -197,6 +199,9 @@ class HardConcrete(Family):
     def soft(self, logits: Tensor, at: Tensor | float) -> Tensor:
         return _Clip.apply(_Sigmoid.apply(logits, 1 / self.temperature), self.high - self.low, self.low)
 
+    def hard(self, logits: Tensor) -> Tensor:
+        return logits > self.temperature * math.log((0.5 - self.low) / (self.high - 0.5))
+
     def price(self, logits: Tensor, soft: Tensor, at: Tensor | float) -> Tensor:
         return torch.sigmoid(logits - self.temperature * math.log(-self.low / self.high))
 
@@ -206,7 +211,7 @@ class GaussianGate(Family):
     """A clipped normal variable: ``clip(logits + 1/2 + noise)``, the Gaussian-Sparsemax of two entries.
 
     The noise is normal. A weight costs the probability of a mask above 0; at the end those stay whose median is above
-    one half. Where the mask is clipped the task gives no gradient, the price always does. Source: Farinhas et al.
+    one half. Where the mask is clipped the task gives no gradient, the price still does. Source: Farinhas et al.
     (2022), "Sparse communication via mixed distributions"; as a gate, Yamada et al. (2020), "Feature
     selection using stochastic gates".
 
@@ -310,10 +315,15 @@ class Magnitude(Score):
 class GradientTimesWeight(Score):
     """The weights stay whose removal changes the task's loss most, to first order.
 
-    Source: Lee, Ajanthan & Torr (2019), "SNIP: single-shot network pruning based on connection sensitivity".
+    ``batches`` says over how many the gradient is averaged. Source: Lee, Ajanthan & Torr (2019), "SNIP: single-shot
+    network pruning based on connection sensitivity".
     """
 
     batches: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.batches, bool) or not isinstance(self.batches, int) or self.batches < 1:
+            raise ValueError(f"batches = {self.batches!r}: expected an integer of 1 or more")
 
     def score(self, weight: Tensor, gradient: Tensor) -> Tensor:
         return (weight * gradient).abs()
@@ -330,6 +340,7 @@ class _Clip(torch.autograd.Function):
         return whole.clamp(0, 1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (whole,) = ctx.saved_tensors
         return torch.ops.aten.hardtanh_backward(grad, whole, 0.0, 1.0).mul_(ctx.scale), None, None
@@ -346,6 +357,7 @@ class _Normal(torch.autograd.Function):
         return torch.special.ndtr(scaled)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (scaled,) = ctx.saved_tensors
         density = scaled.square().mul_(-0.5).exp_().mul_(1 / (ctx.deviation * math.sqrt(2 * math.pi)))
@@ -362,6 +374,7 @@ class _Step(torch.autograd.Function):
         return (logits > 0).to(logits.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (logits,) = ctx.saved_tensors
         return torch.ops.aten.sigmoid_backward(grad * ctx.T, logits.mul(ctx.T).sigmoid_()), None

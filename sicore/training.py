@@ -69,14 +69,18 @@ class Resume:
     ----------
     checkpoint, seconds
         File to write the state to, about every so many seconds. One that is there is resumed if it is of this
-        training: same steps, optimiser, initial parameters and context. Any other is written over. Removed at the end.
+        training: same steps, optimiser, initial parameters, context and ``of``. Any other is written over. Removed at
+        the end.
     progress
         Label of a progress bar, or a function that is told after every step how many models took it, or None.
+    of
+        What else makes this training another than others, in words.
     """
 
     checkpoint: str | Path | None = None
     seconds: float = 60.0
     progress: str | Callable[[int], None] | None = None
+    of: str = ""
 
     def __post_init__(self) -> None:
         if not self.seconds >= 0:
@@ -215,7 +219,12 @@ def train(
     context = {**(context or {}), "index": torch.arange(K, device=device)}
     settings: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "fused": True}
     settings |= {"betas": list(betas), "eps": eps} if momentum is None else {"momentum": momentum}
-    state = State.fresh(params, context, settings, origin_of(params, context, steps) if resume.checkpoint else {})
+    state = State.fresh(
+        params,
+        context,
+        settings,
+        origin_of(params, context, steps, f"{resume.of} clip={clip}") if resume.checkpoint else {},
+    )
     if resume.checkpoint is not None and Path(resume.checkpoint).is_file():
         state.restore(resume.checkpoint)
 

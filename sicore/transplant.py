@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sicore._tensors import listed
 from sicore._windows import Windows
 from sicore.masking import Params
-from sicore.seeding import derive, generator
+from sicore.seeding import derive, generator, seeded
 from sicore.training import check_counts
 
 
@@ -33,7 +33,6 @@ def redrawn(
     networks: int = 4,
     every: int = 1,
     still: bool = False,
-    device: str | torch.device = "cpu",
 ) -> Callable[[Any, Tensor], Params]:
     """Fresh weights at every step, as ``outside`` of :func:`sicore.discovery.discover` takes them.
 
@@ -51,13 +50,11 @@ def redrawn(
     seeds
         One for each search.
     networks
-        How many are drawn from, 2 or more.
+        How many are drawn from, 2 or more; take more for small tensors.
     every
         Fresh weights at every so many steps, zeros at the others; 1 for fresh weights always.
     still
         The same fresh weights at every step, for comparison.
-    device
-        Where the search runs.
 
     Raises
     ------
@@ -79,7 +76,9 @@ def redrawn(
     for seed in seeds:
         drawn: dict[str, list[Tensor]] = {name: [] for name in names}
         for number in range(networks):
-            made = fresh(derive(seed, "outside", number))
+            number_seed = derive(seed, "outside", number)
+            with seeded(number_seed):  # for one that leaves its seed alone
+                made = fresh(number_seed)
             params = dict(made.named_parameters()) if isinstance(made, nn.Module) else made
             if odd := [name for name in names if name not in params]:
                 raise ValueError(f"names: a fresh network has no {listed(odd)}; it has {listed(params)}")
@@ -89,7 +88,7 @@ def redrawn(
         for name in names:
             tables[name].append(torch.cat(drawn[name]))
     rngs = [generator(seed, "outside") for seed in seeds]
-    stacked = {name: torch.stack(rows).to(device) for name, rows in tables.items()}
+    stacked = {name: torch.stack(rows) for name, rows in tables.items()}
     windows = Windows(stacked, shapes, 1 if still else steps, rngs)
 
     def outside(step: int | Tensor, index: Tensor) -> Params:

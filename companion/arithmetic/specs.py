@@ -191,6 +191,17 @@ class Search:
             raise ValueError(
                 f"redraw = {self.redraw!r}: expected fresh weights at every so many steps, 1 or more, or 0 for zeros"
             )
+        if hasattr(FAMILIES[self.family], "score") and (
+            self.redraw or self.completeness or self.dropout or self.to_base
+        ):
+            raise ValueError(
+                f"family = {self.family!r} ranks weights and takes no steps: without redraw, completeness, dropout and "
+                "to_base"
+            )
+        if self.to_base and (self.complete or self.dropout):
+            raise ValueError(
+                "to_base = True: the base's answers are those of the whole base, without complete and dropout"
+            )
         if not 0 < self.redraw_scale < math.inf:
             raise ValueError(f"redraw_scale = {self.redraw_scale!r}: expected a finite number above 0")
         if self.redraw and not self.redrawn():

@@ -476,7 +476,7 @@ def search(
     if one.redraw:
         outside = redrawn(
             lambda seed: {name: one.redraw_scale * value for name, value in base.build(seed=seed).named_parameters()},
-            one.redrawn(), steps=one.steps, seeds=seeds, every=one.redraw, still=one.redraw_still, device=device,
+            one.redrawn(), steps=one.steps, seeds=seeds, every=one.redraw, still=one.redraw_still,
         )  # fmt: skip
     if one.completeness:
         complement = ar.to_uniform(one.completeness, p=base.p, **kind)

@@ -112,9 +112,15 @@ class Computation:
     def through(cls, table: Tensor) -> Computation:
         """The polynomial with the values ``table`` [p, p], integers modulo a prime p, at every a and b.
 
+        Its text can be read back for p up to 7; that of a larger table may be too long.
+
         >>> print(Computation.through(torch.tensor([[0, 1], [1, 0]])))
         a + b
         """
+        if not isinstance(table, Tensor) or table.is_floating_point():
+            raise ValueError(
+                f"table is a {getattr(table, 'dtype', type(table).__name__)}: expected a tensor of integers"
+            )
         p = len(table)
         check_modulus(p)
         if table.shape != (p, p) or any(p % divisor == 0 for divisor in range(2, p)):

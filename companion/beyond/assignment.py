@@ -15,12 +15,14 @@ each other; here they compete for it, or share it. A weight that is shared goes 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from companion.beyond.mixed import faces, sparsemax
+from sicore._tensors import check_tensors, listed
 from sicore._windows import Windows
 from sicore.masking import Params
 from sicore.seeding import generator
@@ -62,8 +64,8 @@ def assign(
     shares
         Parameter name -> [K, ..., subtasks], 0 to 1: which share of the weight belongs to each; 0 where none does.
     trained
-        The history has ``loss`` (of all subtasks together), ``kept`` (share of weights that belong to any) and
-        ``shared`` (to more than one).
+        The history has ``loss`` (of all subtasks together, with the price), ``kept`` (share of weights that belong to
+        any) and ``shared`` (to more than one).
 
     Raises
     ------
@@ -81,24 +83,31 @@ def assign(
     >>> faces(shares["w"]).int().tolist()
     [[[1, 0], [0, 1], [0, 0]]]
     """
-    names = tuple(dict.fromkeys(names))
+    names = (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
     check_counts(steps=steps)
+    check_tensors("source", source)
     if len(tasks) < 2:
         raise ValueError(f"tasks has {len(tasks)}: expected two subtasks or more")
     for name, value in {"penalty": penalty, "deviation": deviation}.items():
         if not 0 <= value < float("inf"):
             raise ValueError(f"{name} = {value!r}: expected a finite number of 0 or more")
-    if missing := [name for name in names if name not in source]:
-        raise ValueError(f"names: the source has no {', '.join(missing)}; it has {', '.join(source)}")
+    if (missing := [name for name in names if name not in source]) or not names:
+        raise ValueError(f"names: the source has no {listed(missing)}; it has {listed(source)}")
+    if odd := [name for name in names if source[name].dtype != torch.float32]:
+        raise ValueError(f"names: {odd[0]!r} has type {source[odd[0]].dtype}; only float32 weights are assigned")
     K, ways = len(source[names[0]]), len(tasks) + 1
     # Noise of every weight and corner, at every step from another place of a table.
-    rngs = [generator(seed, "assignment") for seed in (range(K) if seeds is None else seeds)]
+    seeds = list(range(K)) if seeds is None else list(seeds)
+    if len(seeds) != K:
+        raise ValueError(f"seeds has {len(seeds)} values, one for each of {K} networks is expected")
+    rngs = [generator(seed, "assignment") for seed in seeds]
     shapes = {name: torch.Size([*source[name].shape[1:], ways]) for name in names}
     largest = max(shape.numel() for shape in shapes.values())
     table = torch.stack([torch.randn(largest + 2**18, generator=rng) for rng in rngs]) * deviation
     device = source[names[0]].device
     noise = Windows(dict.fromkeys(names, table.to(device)), shapes, steps, rngs)
-    context = {name: tensor.detach() for name, tensor in source.items()}
+    # What is not assigned is copied: losses may change running statistics, and the caller's are not theirs to change.
+    context = {name: tensor.detach() if name in names else tensor.detach().clone() for name, tensor in source.items()}
     logits = {name: torch.zeros(K, *shapes[name], device=device) for name in names}
 
     def objective(logits: Params, context: Params, batches: Sequence[Any], step: Any) -> Tensor:
@@ -115,8 +124,10 @@ def assign(
         counts = torch.cat(belongs, 1)
         return {"kept": (counts > 0).float().mean(1), "shared": (counts > 1).float().mean(1)}
 
+    resume = resume or Resume()
+    told = f"{resume.of} penalty={penalty} deviation={deviation} seeds={seeds}"
     trained = train(
         objective, logits, lambda step, active: [batches(step, active) for _, batches in tasks], context=context,
-        steps=steps, lr=lr, watch=Watch(measure, every), resume=resume, run=run,
+        steps=steps, lr=lr, watch=Watch(measure, every), resume=replace(resume, of=told), run=run,
     )  # fmt: skip
     return {name: sparsemax(trained.params[name])[..., :-1] for name in names}, trained

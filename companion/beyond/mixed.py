@@ -283,7 +283,7 @@ def sparsemax(z: Tensor) -> Tensor:
     ordered = z.sort(-1, descending=True).values
     sums = ordered.cumsum(-1) - 1
     sizes = torch.arange(1, z.shape[-1] + 1, device=z.device)
-    support = (sizes * ordered > sums).sum(-1, keepdim=True)
+    support = (sizes * ordered > sums).sum(-1, keepdim=True).clamp(min=1)  # of nan none is
     return (z - sums.gather(-1, support - 1) / support).clamp(min=0)
 
 

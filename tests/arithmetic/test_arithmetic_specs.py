@@ -65,6 +65,13 @@ def test_a_setting_that_there_is_not_is_named(kind, spec):
         (SUBNETWORK, {"redraw": -1}, "redraw = -1: expected fresh weights at every so many steps"),
         (SUBNETWORK, {"redraw": 1, "redraw_only": "wte"}, "redraw_only = 'wte' matches none of transformer"),
         (SUBNETWORK, {"redraw_scale": 0.0}, "redraw_scale = 0.0"),
+        (SUBNETWORK, {"family": "magnitude", "density": 0.1, "redraw": 1}, "ranks weights and takes no steps"),
+        (
+            SUBNETWORK,
+            {"to_base": True, "dropout": 0.1},
+            "to_base = True: the base's answers are those of the whole base",
+        ),
+        (SUBNETWORK, {"to_base": True, "complete": True}, "to_base = True"),
         (SUBNETWORK, {"completeness": -0.1}, "completeness = -0.1"),
         (SUBNETWORK, {"dropout": 1.0}, "dropout = 1.0"),
         (TRANSFER, {"clip": 0.0}, "clip = 0.0: expected a number above 0, or None"),

@@ -348,8 +348,10 @@ def test_known_tables_give_known_polynomials():
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        (torch.zeros(4, 4), r"\[4, 4\]: expected \[p, p\] for a prime"), (torch.zeros(3, 5), r"\[3, 5\]"),
+        (torch.zeros(4, 4, dtype=torch.long), r"\[4, 4\]: expected \[p, p\] for a prime"),
+        (torch.zeros(3, 5, dtype=torch.long), r"\[3, 5\]"), ([[1, 0], [0, 1]], "table is a list"),
         (torch.zeros(3, 3, dtype=torch.long), "every value is 0"),
+        (torch.ones(3, 3), r"float32: expected a tensor of integers"),
     ],
 )  # fmt: skip
 def test_a_table_that_no_polynomial_fits_is_refused(table, said):

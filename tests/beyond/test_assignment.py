@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import sicore as si
 from companion.beyond.assignment import assign
 from companion.beyond.mixed import faces
 
@@ -51,13 +52,54 @@ def test_the_loss_is_that_of_all_subtasks_with_the_price_by_hand():
     [
         ({"tasks": [asks(0)]}, "tasks has 1: expected two subtasks or more"), ({"steps": 0}, "steps = 0"),
         ({"penalty": -1.0}, r"penalty = -1\.0"), ({"deviation": float("nan")}, "deviation = nan"),
-        ({"names": ["v"]}, "the source has no v; it has w"),
+        ({"names": ["v"]}, "the source has no v; it has w"), ({"names": []}, "the source has no nothing"),
+        ({"seeds": [1]}, "seeds has 1 values, one for each of 2"),
+        ({"source": {"w": torch.ones(2, 4, dtype=torch.long)}}, r"'w' has type torch\.int64; only float32"),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(settings, said):
     settings = {"tasks": [asks(0), asks(1)], "source": SOURCE, "names": ["w"], "steps": 2, **settings}
     with pytest.raises(ValueError, match=said):
         assign(**settings)
+
+
+def test_the_noise_is_that_of_the_seeds_and_of_its_deviation():
+    source = {"w": torch.ones(2, 50)}
+    task = lambda params, context, batch, step: params["w"].sum(1)  # noqa: E731
+    tasks = [(task, lambda step, active: None)] * 2
+
+    def losses(**settings):
+        history = assign(tasks, source, ["w"], steps=2, lr=1e-6, penalty=0.0, every=1, **settings)[1].history
+        return {(row["model"], row["step"]): row["loss"] for row in history}
+
+    noisy = losses(seeds=[3, 4], deviation=0.5)
+    assert noisy == losses(seeds=[3, 4], deviation=0.5)
+    assert noisy[0, 1] != noisy[1, 1], "another seed"
+    assert noisy[0, 1] != noisy[0, 2], "another step"
+    swapped = losses(seeds=[4, 3], deviation=0.5)
+    assert swapped[1, 1] == noisy[0, 1]
+    assert losses(seeds=[3, 4], deviation=0.0)[0, 1] == pytest.approx(100 / 3, rel=1e-4)
+
+
+def test_another_assignment_does_not_go_on_from_a_checkpoint(tmp_path):
+    settings = {"steps": 30, "lr": 0.05, "penalty": 0.03, "resume": si.Resume(tmp_path / "checkpoint", seconds=0)}
+
+    def broken(step, active):
+        if step == 20:
+            raise KeyboardInterrupt
+
+    first = asks(0, 1)
+    with pytest.raises(KeyboardInterrupt):
+        assign([first, (asks(1, 2)[0], broken)], SOURCE, ["w"], **settings)
+    assert (tmp_path / "checkpoint").is_file()
+    resumed, _ = assign([first, asks(1, 2)], SOURCE, ["w"], **settings)
+    whole, _ = assign([first, asks(1, 2)], SOURCE, ["w"], **{**settings, "resume": None})
+    assert torch.equal(resumed["w"], whole["w"])
+    with pytest.raises(KeyboardInterrupt):
+        assign([first, (asks(1, 2)[0], broken)], SOURCE, ["w"], **settings)
+    dear, _ = assign([first, asks(1, 2)], SOURCE, ["w"], **{**settings, "penalty": 1.0})
+    fresh, _ = assign([first, asks(1, 2)], SOURCE, ["w"], **{**settings, "penalty": 1.0, "resume": None})
+    assert torch.equal(dear["w"], fresh["w"])
 
 
 def test_the_source_is_left_alone():

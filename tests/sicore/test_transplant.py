@@ -65,6 +65,38 @@ def test_still_is_the_same_draw_at_every_step():
         assert all(torch.equal(first[name], outside(step, torch.arange(1))[name]) for name in NAMES)
 
 
+def test_a_network_that_leaves_its_seed_alone_is_drawn_by_it_all_the_same():
+    one, other = (si.redrawn(lambda seed: nn.Linear(3, 2), "weight", steps=3, seeds=[5]) for _ in range(2))
+    assert torch.equal(one(1, torch.arange(1))["weight"], other(1, torch.arange(1))["weight"])
+
+
+def test_as_many_networks_are_drawn_from_as_are_asked_for_each_with_a_seed_of_its_own():
+    seen = []
+    si.redrawn(lambda seed: seen.append(seed) or net(seed), NAMES, steps=3, seeds=[5, 6], networks=7)
+    assert len(seen) == len(set(seen)) == 14
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 1), (2, 2), ()])
+def test_outside_of_another_shape_is_refused_before_the_search(shape):
+    steps = []
+    losses = lambda params, context, batch, step: steps.append(step) or params["w"].sum(1)  # noqa: E731
+    with pytest.raises(ValueError, match=r"outside gives 'w' the shape .*, the source has \[1, 2\]"):
+        si.discover(
+            losses, {"w": torch.ones(1, 2)}, "w", lambda s, a: None, steps=3,
+            outside=lambda step, active: {"w": torch.zeros(shape)},
+        )  # fmt: skip
+    assert steps == []
+
+
+def test_fresh_weights_for_fewer_steps_than_the_search_takes_are_an_error_before_it():
+    outside = si.redrawn(lambda seed: {"w": torch.ones(2)}, "w", steps=3, seeds=[0])
+    with pytest.raises(IndexError):
+        si.discover(
+            lambda *given: pytest.fail("a step was taken"), {"w": torch.ones(1, 2)}, "w", lambda s, a: None, steps=4,
+            outside=outside,
+        )  # fmt: skip
+
+
 def test_constant_initialisations_stay_constant():
     outside = si.redrawn(lambda seed: {"w": torch.full((3,), 2.5)}, "w", steps=4, seeds=[0])
     assert all(outside(step, torch.arange(1))["w"].tolist() == [[2.5] * 3] for step in range(4))
