@@ -39,7 +39,7 @@ class Windows:
             self.places[name] = drawn
 
     def __call__(self, name: str, step: int | Tensor, index: Tensor) -> Tensor:
-        if self.tables[name].device != index.device:
+        if self.places[name].device != index.device:
             self.tables[name], self.places[name] = (
                 self.tables[name].to(index.device),
                 self.places[name].to(index.device),

@@ -136,21 +136,23 @@ def discover(
     # What is not masked is copied: losses may change running statistics, and the caller's are not theirs to change.
     source = {name: tensor.detach() if name in names else tensor.detach().clone() for name, tensor in source.items()}
     first, K = source[names[0]], len(source[names[0]])
-    lam = _each("penalty", penalty, K).to(first.device)
-    wanted = None if density is None else _each("density", density, K).to(first.device)
+    prices = _each("penalty", penalty, K)
+    wanted = None if density is None else torch.tensor(_each("density", density, K), device=first.device)
     if isinstance(family, Score):
         if outside is not None or complement is not None:
             raise ValueError(f"family = {family!r} ranks weights and takes no steps: no outside or complement")
         return _ranked(losses, source, names, batches, wanted, family, accuracy)
-    if wanted is not None and (weight_decay or clip is not None or not bool((lam > 0).all())):
+    if wanted is not None and (weight_decay or clip is not None or min(prices) == 0):
         raise ValueError(
             f"density = {density!r} with penalty = {penalty!r}, weight_decay = {weight_decay}, clip = {clip}: lambda "
             "is moved in units of penalty, above 0, and without the other two"
         )
+    lam = torch.tensor(prices, device=first.device)
     rest = [name for name in source if name not in names]
     types = {name: dtype or source[name].dtype for name in names}
     # As a table: the step may be a tensor, in a captured training step.
-    schedule = torch.tensor([family.schedule(step, steps) for step in range(steps)], device=first.device)
+    course = [family.schedule(step, steps) for step in range(steps)]
+    schedule = torch.tensor(course, device=first.device)
     logits = _logits(family, source, names)
     total = sum(tensor[0].numel() for tensor in logits.values())
     seeds = list(range(K)) if seeds is None else list(seeds)
@@ -230,9 +232,7 @@ def discover(
         return values
 
     resume = resume or Resume()
-    told = (
-        f"{resume.of} {family!r} {schedule.tolist()} {lam.tolist()} {density!r} {outside is None} {complement is None}"
-    )
+    told = f"{resume.of} {family!r} {course} {penalty!r} {density!r} {outside is None} {complement is None}"
     told += f" {seeds if noise is not None else None}"
     trained = train(
         objective, logits, batches, context=context, steps=steps, lr=lr, weight_decay=weight_decay, clip=clip,
@@ -425,8 +425,8 @@ def _logits(family: Family, source: Params, names: Iterable[str]) -> Params:
     return logits
 
 
-def _each(name: str, given: float | Sequence[float], K: int) -> Tensor:
-    """A number for each of K searches, [K], checked."""
+def _each(name: str, given: float | Sequence[float], K: int) -> list[float]:
+    """A number for each of K searches, checked."""
     try:
         values = torch.as_tensor(given, dtype=torch.float64).tolist()
     except (TypeError, ValueError) as error:
@@ -434,9 +434,8 @@ def _each(name: str, given: float | Sequence[float], K: int) -> Tensor:
     values = values if isinstance(values, list) else [values] * K
     if len(values) != K or any(isinstance(value, list) for value in values):
         raise ValueError(f"{name} has {len(values)} values, one for each of {K} searches is expected")
-    rounded = torch.tensor(values, dtype=torch.float32)
-    if name == "penalty" and not bool(((rounded >= 0) & rounded.isfinite()).all()):
+    if name == "penalty" and not all(0 <= value <= torch.finfo(torch.float32).max for value in values):
         raise ValueError(f"penalty = {given!r}: expected finite numbers of 0 or more")
-    if name == "density" and not bool(((rounded > 0) & (rounded <= 1)).all()):
+    if name == "density" and not all(torch.finfo(torch.float32).tiny <= value <= 1 for value in values):
         raise ValueError(f"density = {given!r}: expected shares of the weights, above 0 and at most 1")
-    return rounded
+    return values

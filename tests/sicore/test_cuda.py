@@ -32,6 +32,22 @@ def material(device="cpu"):
     return model, {name: tensor.to(device) for name, tensor in si.stack([model] * K).items()}, data
 
 
+SEARCHES = {
+    "discovery": lambda params, names: {},
+    "discovery with something outside": lambda params, names: {
+        "outside": lambda step, active: {names[0]: params[names[0]][active] * step}
+    },
+    "discovery with noise": lambda params, names: {"family": si.HardConcrete()},
+    "discovery of a set density": lambda params, names: {"density": 0.3, "family": si.GaussianGate()},
+    "discovery in transplant": lambda params, names: {
+        "outside": si.redrawn(
+            lambda seed: {name: torch.zeros(tensor.shape[1:]) for name, tensor in params.items()}, names, steps=30,
+            seeds=range(K), every=2,
+        )
+    },
+}  # fmt: skip
+
+
 def step_of(stage, params, names, data, losses, dtype):
     """One captured step's losses, of a stage that is given only so far as to make them."""
     made = []
@@ -53,21 +69,22 @@ def step_of(stage, params, names, data, losses, dtype):
             starts = [si.Start({name: tensor[k] for name, tensor in params.items()}, frozen) for k in range(K)]
             si.transfer(losses, starts, data, steps=30, lr=1e-3, dtype=dtype)
         else:
-            outside = {"outside": lambda step, active: {names[0]: params[names[0]][active] * step}}
-            given = outside if stage == "discovery with something outside" else {}
-            si.discover(losses, params, names, data, steps=30, dtype=dtype, **given)
+            si.discover(losses, params, names, data, steps=30, dtype=dtype, **SEARCHES[stage](params, names))
     return made[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("all_positions", [False, True])
-@pytest.mark.parametrize("stage", ["base", "discovery", "discovery with something outside", "transfer"])
+@pytest.mark.parametrize("stage", ["base", *SEARCHES, "transfer"])
 def test_no_step_mixes_devices_or_waits_for_a_value(stage, dtype, all_positions, monkeypatch):
     model, params, data = material()
     names = si.maskable(model, include="transformer.h.*")
     dropout = Dropout(0.1, range(K))
     dropout.shared = True  # as on a GPU; the stream itself cannot be made here
-    monkeypatch.setattr(torch, "rand", lambda shape, *, device, generator: torch.zeros(shape, device=device))
+    monkeypatch.setattr(
+        torch, "rand",
+        lambda *shape, device="cpu", generator=None, dtype=None: torch.zeros(*shape, device=device, dtype=dtype),
+    )  # fmt: skip
     losses = ar.losses(n_head=2, all_positions=all_positions, dropout=dropout, dtype=dtype)
     with FakeTensorMode(), torch.no_grad():
 
