@@ -142,6 +142,10 @@ def test_every_notebook_but_one_that_reads_tables_has_one_of_the_quick_scale():
     assert {path.stem for path in NOTEBOOKS} - {path.stem for path in WITH_TABLES} == {"12_published"}
 
 
+BEGUN = ("13_masks", "15_transplant", "16_sharing")
+"""Notebooks whose reference has not all of its seeds and rows yet."""
+
+
 @pytest.mark.parametrize("path", WITH_TABLES, ids=lambda path: path.stem)
 def test_committed_results_come_from_the_committed_parameters(path):
     defaults = {name: ast.literal_eval(entry["default"]) for name, entry in parameters_of(path).items()}
@@ -152,4 +156,7 @@ def test_committed_results_come_from_the_committed_parameters(path):
         given |= {name: value for name, value in defaults.items() if name not in given}
         for name in GONE:
             given.pop(name, None)
-    assert wanted in parameters
+    if path.stem in BEGUN:  # with the same settings, and a part of the seeds and rows
+        assert [tables.differing(given, wanted) for given in parameters] == [[]] * len(parameters)
+    else:
+        assert wanted in parameters

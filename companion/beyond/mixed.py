@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -116,12 +117,12 @@ class _Gate:
         """The entropy, in nats, at most log 3."""
         return -self.expectation(self.log_density)
 
-    def kl(self, other: _Gate) -> Tensor:
+    def kl(self, other: Self) -> Tensor:
         """The divergence KL(this || ``other``), in nats; ``ValueError`` for another kind of gate."""
         self._check_kind(other)
         return self.expectation(lambda y: self.log_density(y) - other.log_density(y))
 
-    def _check_kind(self, other: _Gate) -> None:
+    def _check_kind(self, other: Self) -> None:
         if type(other) is not type(self):
             raise ValueError(f"other = a {type(other).__name__}: expected a {type(self).__name__}, as this gate is")
 
@@ -249,7 +250,7 @@ class GaussianGate(_Gate):
         ends = torch.stack([log.exp() * log for log in self._log_masses()[:2]]).sum(0)
         return -ends + self.between * math.log(self.sd * math.sqrt(2 * math.pi)) + self._moments()[1] / 2
 
-    def kl(self, other: _Gate) -> Tensor:
+    def kl(self, other: Self) -> Tensor:
         """The divergence KL(this || ``other``), in nats; ``ValueError`` for another kind of gate. Closed form."""
         self._check_kind(other)
         assert isinstance(other, GaussianGate)
