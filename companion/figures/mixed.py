@@ -27,7 +27,7 @@ LOOKS = [
 ]
 """Colour, marker and dash of what is compared, in the order of a table."""
 FACES = {1: ("corners", RED), 2: ("edges", BLUE), 3: ("interior", GREEN)}
-"""By how many of three values are above 0: what a face is called, and its colour."""
+"""What a face is called, and its colour, by how many of its three values are above 0."""
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(0.75)]])
 
 
