@@ -7,10 +7,18 @@ too: what a step reads depends on the generator and on the step alone, so that a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+
+def seeds_of(seeds: Sequence[int] | None, K: int, what: str) -> list[int]:
+    """A seed for each of K models, 0, 1, ... where none are given; ``ValueError`` for another number of them."""
+    found = list(range(K)) if seeds is None else list(seeds)
+    if len(found) != K:
+        raise ValueError(f"seeds has {len(found)} values, one for each of {K} {what} is expected")
+    return found
 
 
 class Windows:
@@ -37,6 +45,16 @@ class Windows:
             room = tables[name].shape[1] - shape.numel() + 1
             drawn = torch.stack([torch.randint(room, (steps,), generator=one) for one in generators])  # [K, steps]
             self.places[name] = drawn
+
+    @classmethod
+    def of_noise(
+        cls, draw: Callable[[int, torch.Generator], Tensor], shapes: Mapping[str, torch.Size], steps: int,
+        generators: Sequence[torch.Generator], device: torch.device,
+    ) -> Windows:  # fmt: skip
+        """All names read from one table of each model, ``draw(how many numbers, generator)``, in float32."""
+        size = max(shape.numel() for shape in shapes.values()) + 2**18
+        table = torch.stack([draw(size, one) for one in generators]).float().to(device)
+        return cls(dict.fromkeys(shapes, table), shapes, steps, generators)
 
     def __call__(self, name: str, step: int | Tensor, index: Tensor) -> Tensor:
         if self.places[name].device != index.device:

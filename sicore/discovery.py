@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sicore._tensors import check_tensors, listed, prefix_between
-from sicore._windows import Windows
+from sicore._windows import Windows, seeds_of
 from sicore.families import ContinuousSparsification, Family, Score
 from sicore.masking import Params
 from sicore.seeding import generator
@@ -155,9 +155,7 @@ def discover(
     schedule = torch.tensor(course, device=first.device)
     logits = _logits(family, source, names)
     total = sum(tensor[0].numel() for tensor in logits.values())
-    seeds = list(range(K)) if seeds is None else list(seeds)
-    if len(seeds) != K:
-        raise ValueError(f"seeds has {len(seeds)} values, one for each of {K} searches is expected")
+    seeds = seeds_of(seeds, K, "searches")
     noise = _noise(family, logits, seeds, steps)
 
     def noisy(name: str, logits: Params, step: int | Tensor, index: Tensor) -> Tensor:
@@ -187,8 +185,10 @@ def discover(
 
     def objective(logits: Params, context: Params, batch: Any, step: Any) -> Tensor:
         T, index = at(step, schedule), context["index"]
-        beside = outside(step, index) if outside is not None else {}
-        _check_outside(beside, {name: logits[name] for name in names})
+        beside = {}
+        if outside is not None:
+            beside = outside(step, index)
+            _check_outside(beside, {name: logits[name] for name in names})
         effective, prices, softs = {name: context[name] for name in rest}, [], []
         without = dict(effective)
         for name in names:
@@ -249,14 +249,13 @@ def _noise(family: Family, logits: Params, seeds: Sequence[int], steps: int) -> 
     """What is added to the logits at every step; None for a family without noise."""
     if family.noise(torch.full((1,), 0.5)) is None:
         return None
-    rngs = [generator(seed, "mask noise") for seed in seeds]
-    size = max(tensor[0].numel() for tensor in logits.values()) + 2**18
     smallest = torch.finfo(torch.float32).tiny
-    uniform = [torch.rand(size, generator=rng, dtype=torch.float64).clamp_(min=smallest) for rng in rngs]
-    table = torch.as_tensor(family.noise(torch.stack(uniform))).float().to(next(iter(logits.values())).device)
-    return Windows(
-        dict.fromkeys(logits, table), {name: tensor.shape[1:] for name, tensor in logits.items()}, steps, rngs
-    )
+
+    def draw(size: int, rng: torch.Generator) -> Tensor:
+        return torch.as_tensor(family.noise(torch.rand(size, generator=rng, dtype=torch.float64).clamp_(min=smallest)))
+
+    shapes, device = {name: tensor.shape[1:] for name, tensor in logits.items()}, next(iter(logits.values())).device
+    return Windows.of_noise(draw, shapes, steps, [generator(seed, "mask noise") for seed in seeds], device)
 
 
 class _Priced(torch.autograd.Function):

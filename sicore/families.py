@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sicore.training import check_counts
+
 
 class Family(Protocol):
     """A way to learn a mask.
@@ -64,7 +66,21 @@ class Score(Protocol):
 
 
 @dataclass(frozen=True)
-class ContinuousSparsification(Family):
+class _FromOneLogit(Family):
+    """A family whose logits all begin at one value."""
+
+    initial_logit: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.initial_logit):
+            raise ValueError(f"initial_logit = {self.initial_logit!r}: expected a finite number")
+
+    def start(self, weight: Tensor) -> Tensor:
+        return torch.full_like(weight, self.initial_logit, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class ContinuousSparsification(_FromOneLogit):
     """The paper's family: ``sigmoid(T * logits)`` while the mask is learned, ``logits > 0`` at the end.
 
     T is ``initial`` in the first stage of the run and ``final`` in the last, multiplied by a constant x from one
@@ -116,10 +132,7 @@ class ContinuousSparsification(Family):
             raise ValueError(
                 f"final = {self.final!r}: the final temperature must exceed {self.initial}, where the schedule starts"
             )
-        _check_finite(initial_logit=self.initial_logit)
-
-    def start(self, weight: Tensor) -> Tensor:
-        return torch.full_like(weight, self.initial_logit, dtype=torch.float32)
+        super().__post_init__()
 
     def schedule(self, step: int, steps: int) -> float:
         stage = min(step * self.stages // max(steps, 1), self.stages - 1)
@@ -149,7 +162,7 @@ class _Sigmoid(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class HardConcrete(Family):
+class HardConcrete(_FromOneLogit):
     """A stretched and clipped binary Concrete variable.
 
     It is ``clip(low + (high - low) * sigmoid((logits + noise) / temperature))`` with logistic noise. A weight costs the
@@ -175,13 +188,12 @@ class HardConcrete(Family):
     tensor([0.4010, 0.8318, 0.9734])
     """
 
-    initial_logit: float = 0.0
     temperature: float = 2 / 3
     low: float = -0.1
     high: float = 1.1
 
     def __post_init__(self) -> None:
-        _check_finite(initial_logit=self.initial_logit)
+        super().__post_init__()
         _check_positive(temperature=self.temperature)
         for name, value, right, wanted in (
             ("low", self.low, -math.inf < self.low < 0, "below 0"),
@@ -189,9 +201,6 @@ class HardConcrete(Family):
         ):
             if not right:
                 raise ValueError(f"{name} = {value!r}: expected a finite number {wanted}")
-
-    def start(self, weight: Tensor) -> Tensor:
-        return torch.full_like(weight, self.initial_logit, dtype=torch.float32)
 
     def noise(self, uniform: Tensor) -> Tensor:
         return torch.logit(uniform)
@@ -207,7 +216,7 @@ class HardConcrete(Family):
 
 
 @dataclass(frozen=True)
-class GaussianGate(Family):
+class GaussianGate(_FromOneLogit):
     """A clipped normal variable: ``clip(logits + 1/2 + noise)``, the Gaussian-Sparsemax of two entries.
 
     The noise is normal. A weight costs the probability of a mask above 0; at the end those stay whose median is above
@@ -234,15 +243,11 @@ class GaussianGate(Family):
     0.3821
     """
 
-    initial_logit: float = 0.0
     deviation: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_finite(initial_logit=self.initial_logit)
+        super().__post_init__()
         _check_positive(deviation=self.deviation)
-
-    def start(self, weight: Tensor) -> Tensor:
-        return torch.full_like(weight, self.initial_logit, dtype=torch.float32)
 
     def noise(self, uniform: Tensor) -> Tensor:
         return self.deviation * torch.special.ndtri(uniform)
@@ -255,7 +260,7 @@ class GaussianGate(Family):
 
 
 @dataclass(frozen=True)
-class StraightThrough(Family):
+class StraightThrough(_FromOneLogit):
     """A binary mask at every step: 1 where ``logits + noise > 0``, with the gradient of a sigmoid.
 
     The noise is logistic, so that an entry is 1 with probability ``sigmoid(logits)``, which is its price: the
@@ -281,15 +286,11 @@ class StraightThrough(Family):
     tensor([0., 1.])
     """
 
-    initial_logit: float = 0.0
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_finite(initial_logit=self.initial_logit)
+        super().__post_init__()
         _check_positive(temperature=self.temperature)
-
-    def start(self, weight: Tensor) -> Tensor:
-        return torch.full_like(weight, self.initial_logit, dtype=torch.float32)
 
     def noise(self, uniform: Tensor) -> Tensor:
         return torch.logit(uniform)
@@ -322,8 +323,7 @@ class GradientTimesWeight(Score):
     batches: int = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.batches, bool) or not isinstance(self.batches, int) or self.batches < 1:
-            raise ValueError(f"batches = {self.batches!r}: expected an integer of 1 or more")
+        check_counts(batches=self.batches)
 
     def score(self, weight: Tensor, gradient: Tensor) -> Tensor:
         return (weight * gradient).abs()
@@ -378,12 +378,6 @@ class _Step(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (logits,) = ctx.saved_tensors
         return torch.ops.aten.sigmoid_backward(grad * ctx.T, logits.mul(ctx.T).sigmoid_()), None
-
-
-def _check_finite(**values: float) -> None:
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise ValueError(f"{name} = {value!r}: expected a finite number")
 
 
 def _check_positive(**values: float) -> None:

@@ -219,12 +219,8 @@ def train(
     context = {**(context or {}), "index": torch.arange(K, device=device)}
     settings: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "fused": True}
     settings |= {"betas": list(betas), "eps": eps} if momentum is None else {"momentum": momentum}
-    state = State.fresh(
-        params,
-        context,
-        settings,
-        origin_of(params, context, steps, f"{resume.of} clip={clip}") if resume.checkpoint else {},
-    )
+    origin = origin_of(params, context, steps, f"{resume.of} clip={clip}") if resume.checkpoint else {}
+    state = State.fresh(params, context, settings, origin)
     if resume.checkpoint is not None and Path(resume.checkpoint).is_file():
         state.restore(resume.checkpoint)
 

@@ -6,7 +6,7 @@ in zeros is made for a place where it will never stand. Here what is masked out 
     effective = source * soft + fresh * (1 - soft)
 
 so that the mask has to solve the subtask whatever the new network's own weights are. What it shares with its relatives
-(noise on weights, dropout, stochastic complements) is told on the page on masks.
+(noise on weights, dropout, stochastic complements) is told on the page on this search.
 """
 
 from __future__ import annotations

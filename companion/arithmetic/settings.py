@@ -178,8 +178,15 @@ def base(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dic
 
 
 def search(machine: Machine, parameters: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-    """Settings of :func:`companion.arithmetic.stages.subnetworks`."""
+    """Settings of :func:`companion.arithmetic.stages.subnetworks`.
+
+    A family that has a rate of its own among the parameters, ``hard_concrete_lr`` for instance, is searched with it, in
+    place of ``discovery_lr``.
+    """
     given = changed(parameters, changes, SEARCH | SEARCH_OPTIONAL)
+    own = f"{given.get('mask_family')}_lr"
+    if own in given and "discovery_lr" not in changes:
+        given["discovery_lr"] = given[own]
     return _settings(SEARCH, SEARCH_OPTIONAL, machine, given)
 
 

@@ -185,15 +185,14 @@ class Search:
             raise ValueError(
                 f"density = {self.density!r}: expected a share of the weights, or 0 for what penalty brings"
             )
-        if hasattr(FAMILIES[self.family], "score") and not self.density:
+        ranks = isinstance(FAMILIES[self.family], Score)
+        if ranks and not self.density:
             raise ValueError(f"density = 0: family = {self.family!r} ranks weights, and needs the share to keep")
         if isinstance(self.redraw, bool) or not isinstance(self.redraw, int) or self.redraw < 0:
             raise ValueError(
                 f"redraw = {self.redraw!r}: expected fresh weights at every so many steps, 1 or more, or 0 for zeros"
             )
-        if hasattr(FAMILIES[self.family], "score") and (
-            self.redraw or self.completeness or self.dropout or self.to_base
-        ):
+        if ranks and (self.redraw or self.completeness or self.dropout or self.to_base):
             raise ValueError(
                 f"family = {self.family!r} ranks weights and takes no steps: without redraw, completeness, dropout and "
                 "to_base"

@@ -471,7 +471,7 @@ def search(
         batch=one.batch, steps=one.steps, generators=[generator(seed, "discovery", "order") for seed in seeds],
         device=device,
     )  # fmt: skip
-    kind: dict[str, Any] = {"n_head": base.n_head, "all_positions": one.all_positions, "dtype": DTYPES[one.dtype]}
+    kind: dict[str, Any] = {"n_head": base.n_head, "dtype": DTYPES[one.dtype]}
     outside = complement = None
     if one.redraw:
         outside = redrawn(
@@ -481,7 +481,9 @@ def search(
     if one.completeness:
         complement = ar.to_uniform(one.completeness, p=base.p, **kind)
     dropout = Dropout(one.dropout, [derive(seed, "discovery") for seed in seeds], device)
-    losses = ar.to_source(**kind) if one.to_base else ar.losses(**kind, dropout=dropout)
+    losses = (
+        ar.to_source(**kind) if one.to_base else ar.losses(**kind, all_positions=one.all_positions, dropout=dropout)
+    )
     return discover(
         losses, source, names, data, steps=one.steps, lr=one.lr, penalty=[run.penalty for run in runs],
         density=[run.density for run in runs] if one.density else None, family=one.masks(), seeds=seeds,

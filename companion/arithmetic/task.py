@@ -344,11 +344,10 @@ def losses(
     return objective
 
 
-def to_uniform(weight: float, *, p: int, n_head: int, all_positions: bool, dtype: torch.dtype) -> Losses:
+def to_uniform(weight: float, *, p: int, n_head: int, dtype: torch.dtype) -> Losses:
     """``weight`` times the cross-entropy of the last position with the uniform law over the p answers.
 
-    It is least, ``weight * ln(p)``, for a network that says nothing about the answer. There is no other position to
-    predict, whatever ``all_positions`` says.
+    It is least, ``weight * ln(p)``, for a network that says nothing about the answer.
     """
 
     def objective(params: Params, context: Params, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
@@ -358,11 +357,8 @@ def to_uniform(weight: float, *, p: int, n_head: int, all_positions: bool, dtype
     return objective
 
 
-def to_source(*, n_head: int, all_positions: bool, dtype: torch.dtype) -> Losses:
-    """KL divergence of a masked network's answer from that of its whole network, which ``context`` holds.
-
-    Of the last position alone, whatever ``all_positions`` says.
-    """
+def to_source(*, n_head: int, dtype: torch.dtype) -> Losses:
+    """KL divergence of a masked network's answer from that of its whole network, which ``context`` holds."""
 
     def objective(params: Params, context: Params, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
         with torch.no_grad():

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from companion.beyond.mixed import faces, sparsemax
 from sicore._tensors import check_tensors, listed
-from sicore._windows import Windows
+from sicore._windows import Windows, seeds_of
 from sicore.masking import Params
 from sicore.seeding import generator
 from sicore.stacks import Losses
@@ -97,15 +97,12 @@ def assign(
         raise ValueError(f"names: {odd[0]!r} has type {source[odd[0]].dtype}; only float32 weights are assigned")
     K, ways = len(source[names[0]]), len(tasks) + 1
     # Noise of every weight and corner, at every step from another place of a table.
-    seeds = list(range(K)) if seeds is None else list(seeds)
-    if len(seeds) != K:
-        raise ValueError(f"seeds has {len(seeds)} values, one for each of {K} networks is expected")
-    rngs = [generator(seed, "assignment") for seed in seeds]
+    seeds, device = seeds_of(seeds, K, "networks"), source[names[0]].device
     shapes = {name: torch.Size([*source[name].shape[1:], ways]) for name in names}
-    largest = max(shape.numel() for shape in shapes.values())
-    table = torch.stack([torch.randn(largest + 2**18, generator=rng) for rng in rngs]) * deviation
-    device = source[names[0]].device
-    noise = Windows(dict.fromkeys(names, table.to(device)), shapes, steps, rngs)
+    noise = Windows.of_noise(
+        lambda size, rng: torch.randn(size, generator=rng) * deviation, shapes, steps,
+        [generator(seed, "assignment") for seed in seeds], device,
+    )  # fmt: skip
     # What is not assigned is copied: losses may change running statistics, and the caller's are not theirs to change.
     context = {name: tensor.detach() if name in names else tensor.detach().clone() for name, tensor in source.items()}
     logits = {name: torch.zeros(K, *shapes[name], device=device) for name in names}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -146,31 +146,19 @@ def named_curves(
     table: pd.DataFrame, *, by: str, order: Sequence[str], labels: Mapping[str, str],
     reference: pd.DataFrame | None = None,
 ) -> Figure:  # fmt: skip
-    """Accuracy against the number of samples: a line a name, with its band of 95 % from 10 seeds on.
+    """Accuracy against the number of samples, as in :func:`transfer_curves`, a line a name in place of a start.
 
-    Columns: ``by`` (the name), ``n_disambiguation``, ``seed``, ``test_accuracy``. With a reference the lines are its,
-    and the means of the table hollow diamonds.
+    Columns: ``by`` (the name), ``n_disambiguation``, ``seed``, ``test_accuracy``.
     """
     figure, axes = plt.subplots(figsize=(8.4, 4.8), layout="constrained")
-    many = table if reference is None else reference
-    looks = zip(order, itertools.cycle([RED, ORANGE, BLUE, GREEN, BLACK]), itertools.cycle("osD^x"))
-    for name, colour, marker in looks:
-        means = summary(many[many[by] == name], ["n_disambiguation"], "test_accuracy").sort_values("n_disambiguation")
-        line: dict[str, Any] = {"color": colour, "marker": marker, "ms": 5, "lw": 1.8}
-        axes.plot(means["n_disambiguation"], means["mean"], label=labels[name], **line)
-        if enough(int(means["seeds"].min())):
-            axes.fill_between(means["n_disambiguation"], means["low"], means["high"], color=colour, alpha=0.15, lw=0)
-        if reference is not None:
-            own = table[table[by] == name].groupby("n_disambiguation")["test_accuracy"].mean()
-            axes.plot(own.index, own, **{**OWN_POINTS, "mec": colour})
-    count_axis(axes, sorted(many["n_disambiguation"].unique()))
+    table, many = table.assign(start=table[by]), None if reference is None else reference.assign(start=reference[by])
+    looks = itertools.cycle(zip([RED, ORANGE, BLUE, GREEN, BLACK], "osD^x", strict=True))
+    names = [Condition(name, labels[name], *look, "-", "nothing") for name, look in zip(order, looks, strict=False)]
+    for one in names:
+        _curve(axes, one, table, None, 5, many)
+    count_axis(axes, sorted(table["n_disambiguation"].unique()))
     axes.set(xlabel="disambiguation samples", ylabel="accuracy on unambiguous pairs", ylim=(None, 1.02))
-    handles, names = axes.get_legend_handles_labels()
-    place: dict[str, Any] = {"loc": "outside lower center", "ncols": 2}
-    if reference is None:
-        figure.legend(handles, names, **place)
-    else:
-        own_legend(figure, dict(zip(names, handles, strict=True)), **place)
+    _legend(figure, axes, False, many, names)
     return figure
 
 
@@ -310,12 +298,15 @@ def _curve(
         axes.plot(table["n_disambiguation"], table["test_accuracy"], **look)
 
 
-def _legend(figure: Figure, panels: Any, paper: bool, reference: pd.DataFrame | None) -> None:
-    """One legend below for all panels, in the order of the starts."""
+def _legend(
+    figure: Figure, panels: Any, paper: bool, reference: pd.DataFrame | None,
+    names: Iterable[Condition] = CONDITIONS.values(),
+) -> None:  # fmt: skip
+    """One legend below for all panels, in the order of the names, by default of all starts."""
     handles: dict[str, Any] = {}
     for axes in np.ravel(panels):
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    order = [one.label for one in CONDITIONS.values() if one.label in handles]
+    order = [one.label for one in names if one.label in handles]
     handles = {name: handles[name] for name in order}
     if paper:
         hollow = Line2D([], [], ls="", marker="o", mfc="none", mec="grey")

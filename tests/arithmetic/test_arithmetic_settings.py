@@ -74,6 +74,17 @@ def test_the_parameters_of_every_notebook_make_the_specs(number, chain, machine)
         assert set(given) <= known | {field.name for field in dataclasses.fields(Transfer)}
 
 
+def test_a_family_is_searched_with_its_own_rate_unless_another_is_asked_for(machine):
+    given = defaults("13")
+    assert settings.search(machine, given)["lr"] == given["discovery_lr"]
+    for family in ("hard_concrete", "gaussian_gate", "straight_through"):
+        assert (
+            settings.search(machine, given, mask_family=family)["lr"] == given[f"{family}_lr"] != given["discovery_lr"]
+        )
+    assert settings.search(machine, given, mask_family="magnitude")["lr"] == given["discovery_lr"]
+    assert settings.search(machine, given, mask_family="hard_concrete", discovery_lr=0.7)["lr"] == 0.7
+
+
 def test_a_parameter_reaches_its_setting_and_a_change_wins(parameters, machine):
     marked = {**parameters, "base_lr": 0.125, "subtask": "a^2", "transfer_batch": 17}
     assert settings.base(machine, marked)["lr"] == 0.125

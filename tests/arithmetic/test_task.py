@@ -308,7 +308,7 @@ def test_loss_on_all_positions_by_hand(nets, batch):
 
 @torch.no_grad()
 def test_loss_against_the_uniform_law_by_hand(nets, batch):
-    kind = {"n_head": 2, "all_positions": False, "dtype": torch.float32}
+    kind = {"n_head": 2, "dtype": torch.float32}
     values = ar.to_uniform(0.5, p=5, **kind)(stack(nets), {}, batch, 0)
     for k, net in enumerate(nets):
         logs = net(batch[0][k]).logits[:, 2].log_softmax(-1)
@@ -321,7 +321,7 @@ def test_loss_against_the_uniform_law_by_hand(nets, batch):
 @torch.no_grad()
 def test_divergence_from_the_source_by_hand(nets, batch):
     other = [gpt2(vocab=12, n_layer=1, n_embd=16, n_head=2, seed=seed).eval() for seed in (5, 6)]
-    loss = ar.to_source(n_head=2, all_positions=False, dtype=torch.float32)
+    loss = ar.to_source(n_head=2, dtype=torch.float32)
     values = loss(stack(nets), stack(other), batch, 0)
     for k, (net, whole) in enumerate(zip(nets, other, strict=True)):
         found, wanted = (one(batch[0][k]).logits[:, 2].log_softmax(-1) for one in (net, whole))

@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,9 @@ from torch.func import functional_call
 
 import sicore as si
 from sicore import ContinuousSparsification, maskable
+
+sys.path[:0] = [str(Path(__file__).parent)]
+from test_discovery import two_layer_losses, two_layers  # noqa: E402
 
 FAMILY = ContinuousSparsification()
 
@@ -60,19 +65,6 @@ SCORES = [si.Magnitude(), si.GradientTimesWeight(), si.GradientTimesWeight(batch
 for_every_family = pytest.mark.parametrize("family", FAMILIES, ids=repr)
 for_every_noisy_family = pytest.mark.parametrize("family", NOISY, ids=repr)
 UNIFORM = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
-
-
-def two_layers(rng, K=3):
-    """K random networks y = (w . x) u, and their data."""
-    source = {"w": torch.randn(K, 4, 16, generator=rng), "u": torch.randn(K, 16, generator=rng)}
-    x, y = torch.randn(K, 32, 4, generator=rng), torch.randn(K, 32, generator=rng)
-    return source, lambda step, active: (x[active], y[active])
-
-
-def losses(params, context, batch, step):
-    x, y = batch
-    hidden = torch.tanh(x @ params["w"])
-    return ((hidden * params["u"][:, None]).sum(-1) - y).square().mean(1)
 
 
 def one_of_two(**settings):
@@ -145,12 +137,12 @@ def test_a_search_shuffled_is_the_search_of_the_shuffled_stack(family, rng):
     settings = {"steps": 12, "lr": 0.05, "family": family, "every": 4}
     for more in ({}, {"density": [0.5, 0.3, 0.1]}):
         masks, trained = si.discover(
-            losses, source, ["w"], batches, penalty=[0.001, 0.01, 0.1], seeds=[5, 6, 7], **settings, **more
+            two_layer_losses, source, ["w"], batches, penalty=[0.001, 0.01, 0.1], seeds=[5, 6, 7], **settings, **more
         )
         shuffled = {name: tensor[order] for name, tensor in source.items()}
         others, again = si.discover(
-            losses, shuffled, ["w"], lambda step, active: batches(step, order[active]), penalty=[0.1, 0.001, 0.01],
-            seeds=[7, 5, 6], **settings, **{name: [values[2], values[0], values[1]] for name, values in more.items()},
+            two_layer_losses, shuffled, ["w"], lambda step, active: batches(step, order[active]),
+            penalty=[0.1, 0.001, 0.01], seeds=[7, 5, 6], **settings, **{name: [values[2], values[0], values[1]] for name, values in more.items()},
         )  # fmt: skip
         assert torch.equal(masks["w"][order], others["w"])
         assert torch.equal(trained.params["w"][order], again.params["w"])
@@ -170,13 +162,13 @@ def test_the_loss_of_the_history_is_the_task_alone(family, rng):
     """And a penalty moves it only by what it does to the masks: at the first step, not at all."""
     source, batches = two_layers(rng)
     first = [
-        si.discover(losses, source, ["w"], batches, steps=1, penalty=penalty, family=family)[1].history
+        si.discover(two_layer_losses, source, ["w"], batches, steps=1, penalty=penalty, family=family)[1].history
         for penalty in (0.0, 1e3)
     ]
     assert [row["loss"] for row in first[0]] == [row["loss"] for row in first[1]]
     if family not in NOISY:
         soft = family.soft(family.start(source["w"]), family.schedule(0, 1))
-        task = losses(source | {"w": source["w"] * soft}, {}, batches(0, torch.arange(3)), 0)
+        task = two_layer_losses(source | {"w": source["w"] * soft}, {}, batches(0, torch.arange(3)), 0)
         assert [row["loss"] for row in first[0]] == pytest.approx(task.tolist(), rel=1e-6)
 
 
@@ -221,11 +213,11 @@ def test_with_a_set_density_too_a_model_does_not_depend_on_its_stack(K, rng):
     x, y = torch.randn(K, 32, 4, generator=rng), torch.randn(K, 32, generator=rng)
     settings = {"steps": 25, "lr": 0.05, "penalty": 0.01, "density": 0.3, "family": FAMILY}
     batches = lambda step, active: (x[active], y[active])  # noqa: E731
-    _, together = si.discover(losses, source, ["w"], batches, **settings)
+    _, together = si.discover(two_layer_losses, source, ["w"], batches, **settings)
     for k in (1, 2, 6, K - 1):
         own = {name: tensor[k : k + 1] for name, tensor in source.items()}
         only = lambda step, active, k=k: (x[k : k + 1], y[k : k + 1])  # noqa: E731
-        _, alone = si.discover(losses, own, ["w"], only, **settings)
+        _, alone = si.discover(two_layer_losses, own, ["w"], only, **settings)
         assert torch.equal(alone.params["w"][0], together.params["w"][k])
 
 
@@ -238,7 +230,7 @@ def test_what_would_act_on_lambda_is_refused_with_a_set_density(settings):
 def test_lambda_in_the_history_is_the_penalty_at_first_moved_and_no_parameter(rng):
     source, batches = two_layers(rng)
     settings = {"steps": 60, "lr": 0.05, "penalty": 0.01, "density": 0.2, "every": 1}
-    _, trained = si.discover(losses, source, ["w"], batches, **settings)
+    _, trained = si.discover(two_layer_losses, source, ["w"], batches, **settings)
     assert set(trained.params) == {"w"}
     course = [row["penalty"] for row in trained.history if row["model"] == 0]
     assert abs(course[0]) < 0.01 * math.sinh(20 / 60 + 0.01)
@@ -294,10 +286,10 @@ def test_another_search_does_not_go_on_from_a_checkpoint(other, rng, tmp_path):
         return batches(step, active)
 
     with pytest.raises(KeyboardInterrupt):
-        si.discover(losses, source, ["w"], broken, **settings)
+        si.discover(two_layer_losses, source, ["w"], broken, **settings)
     settings |= other
-    masks, _ = si.discover(losses, source, ["w"], batches, **settings)
-    fresh, _ = si.discover(losses, source, ["w"], batches, **{**settings, "resume": None})
+    masks, _ = si.discover(two_layer_losses, source, ["w"], batches, **settings)
+    fresh, _ = si.discover(two_layer_losses, source, ["w"], batches, **{**settings, "resume": None})
     assert torch.equal(masks["w"], fresh["w"])
 
 
@@ -343,7 +335,7 @@ def test_noise_differs_by_seed_step_and_weight_and_is_that_of_the_seed_alone(fam
 
     def watch(params, context, batch, step):
         seen.append((params["w"] / source["w"][context["index"]]).detach())
-        return losses(params, context, batch, step)
+        return two_layer_losses(params, context, batch, step)
 
     def run(seeds, which):
         seen.clear()
@@ -443,7 +435,7 @@ def test_a_density_out_of_range_is_refused(density):
 def test_a_ranking_keeps_the_asked_share_over_all_tensors_and_takes_no_step(family, rng):
     source, batches = two_layers(rng)
     masks, trained = si.discover(
-        losses, source, ["w", "u"], batches, steps=7, density=[0.1, 0.25, 1.0], family=family,
+        two_layer_losses, source, ["w", "u"], batches, steps=7, density=[0.1, 0.25, 1.0], family=family,
         accuracy=lambda params, active: (params["u"] != 0).float().mean(1),
     )  # fmt: skip
     kept = [sum(int(mask[k].sum()) for mask in masks.values()) for k in range(3)]
