@@ -142,7 +142,8 @@ def test_a_search_shuffled_is_the_search_of_the_shuffled_stack(family, rng):
         shuffled = {name: tensor[order] for name, tensor in source.items()}
         others, again = si.discover(
             two_layer_losses, shuffled, ["w"], lambda step, active: batches(step, order[active]),
-            penalty=[0.1, 0.001, 0.01], seeds=[7, 5, 6], **settings, **{name: [values[2], values[0], values[1]] for name, values in more.items()},
+            penalty=[0.1, 0.001, 0.01], seeds=[7, 5, 6], **settings,
+            **{name: [values[2], values[0], values[1]] for name, values in more.items()},
         )  # fmt: skip
         assert torch.equal(masks["w"][order], others["w"])
         assert torch.equal(trained.params["w"][order], again.params["w"])
